@@ -1,0 +1,54 @@
+"""Give out tokens, keep the API keys.
+
+A program calls this proxy with a client token; the proxy finds out who calls, decides whether they
+may, counts it, puts the real credential on a clean request, forwards it, cleans the answer and
+writes down what happened. Start with `Proxy`.
+"""
+
+from apitokenproxy._colour import nonblocking
+from apitokenproxy.credentials.basic import Basic
+from apitokenproxy.credentials.bearer import Bearer
+from apitokenproxy.credentials.header import Header
+from apitokenproxy.credentials.query import Query
+from apitokenproxy.errors import (
+    ApitokenproxyError,
+    ConfigurationError,
+    Denied,
+    ProxyError,
+    SecretUnavailable,
+    StoreUnavailable,
+    TokenNotFound,
+    Unauthenticated,
+)
+from apitokenproxy.limits.limit import Limit
+from apitokenproxy.messages import Caller, Credential, Denial, Grant, Operation, Secret, Timeouts
+from apitokenproxy.policy.rule import Rule
+from apitokenproxy.proxy import Proxy
+from apitokenproxy.upstream import Upstream
+
+__all__ = [
+    "ApitokenproxyError",
+    "Basic",
+    "Bearer",
+    "Caller",
+    "ConfigurationError",
+    "Credential",
+    "Denial",
+    "Denied",
+    "Grant",
+    "Header",
+    "Limit",
+    "Operation",
+    "Proxy",
+    "ProxyError",
+    "Query",
+    "Rule",
+    "Secret",
+    "SecretUnavailable",
+    "StoreUnavailable",
+    "Timeouts",
+    "TokenNotFound",
+    "Unauthenticated",
+    "Upstream",
+    "nonblocking",
+]

@@ -1,0 +1,161 @@
+"""The only module that knows that functions have colours.
+
+The pipeline is one coroutine. Under ASGI it is awaited; under WSGI and in scripts `run` drives it,
+which works because a coroutine in which nothing suspends ends at its first `.send(None)`. Parts are
+written as their author likes and lifted once, when the pipeline is built:
+
+    written as        | in ASYNC        | in SYNC
+    ------------------|-----------------|-------------------------------------
+    async def         | awaited         | refused when built
+    def               | worker thread   | called in place
+    @nonblocking def  | called in place | called in place
+
+Rules:
+1. A lifted part must return the type it promises. An awaitable that was never awaited is truthy, so
+   a wrong type is a fault and refuses the request; it never reads as "yes".
+2. A part made of other parts is not lifted itself: it has `bind(...)`, is handed what is lifted
+   already, and must not suspend by any other means.
+"""
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from apitokenproxy.errors import ConfigurationError, InternalFault
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK = "__apitokenproxy_nonblocking__"
+
+
+def nonblocking(function: F) -> F:
+    """Mark a plain `def` that never waits for anything, so that ASGI calls it in place.
+
+    Raises ConfigurationError for an `async def`, which needs no mark.
+    """
+    if _is_async(function):
+        message = f"{_name(function)} is async def; @nonblocking marks a plain def that never waits"
+        raise ConfigurationError(message)
+    setattr(function, _MARK, True)
+    return function
+
+
+class Colour(Protocol):
+    """How parts are called and how to wait for another thread or task."""
+
+    def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
+        """Return an async callable for `function` whose results are checked to be `returns`."""
+
+    async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
+        """Wait until `future` is done, at most `timeout` seconds, and return its result.
+
+        Raises TimeoutError. The future is left as it is: waiting does not cancel it.
+        """
+
+
+class _Async:
+    def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
+        if _is_async(function):
+
+            async def awaited(*args: Any) -> T:
+                return _checked(function, await function(*args), returns)
+
+            return awaited
+        if _is_nonblocking(function):
+            return _in_place(function, returns)
+
+        async def in_thread(*args: Any) -> T:
+            return _checked(function, await asyncio.to_thread(function, *args), returns)
+
+        return in_thread
+
+    async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
+        if not future.done():
+            waiter = asyncio.shield(asyncio.wrap_future(future))
+            done, _ = await asyncio.wait([waiter], timeout=timeout)
+            if not done:
+                waiter.cancel()
+                raise TimeoutError
+        return future.result()
+
+
+class _Sync:
+    def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
+        if _is_async(function):
+            message = f"{_name(function)} is async def and cannot run under WSGI; write it as a plain def, or mount proxy.asgi"
+            raise ConfigurationError(message)
+        return _in_place(function, returns)
+
+    async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
+        return future.result(timeout)
+
+
+ASYNC: Colour = _Async()
+SYNC: Colour = _Sync()
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in which nothing suspends, without an event loop, and return its result.
+
+    Raises InternalFault, naming the file, line and function, when something does suspend.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    place = _innermost(coroutine)
+    coroutine.close()
+    message = f"a part suspended where nothing may wait (WSGI or a sync transport): {place}"
+    raise InternalFault(message)
+
+
+def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
+    async def in_place(*args: Any) -> T:
+        return _checked(function, function(*args), returns)
+
+    return in_place
+
+
+def _checked(function: Callable[..., Any], result: Any, returns: type[T] | tuple[type, ...]) -> T:
+    if isinstance(result, returns):
+        return result  # type: ignore[return-value]
+    _refuse_result(function, result)
+
+
+def _refuse_result(function: Callable[..., Any], result: Any) -> NoReturn:
+    if inspect.iscoroutine(result):
+        result.close()  # nobody will await it; this also silences the warning about that
+    message = f"{_name(function)} returned {type(result).__name__}, which is not what a part of its kind returns"
+    raise InternalFault(message)
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - an object may hide a coroutine there
+    return inspect.iscoroutinefunction(call)
+
+
+def _is_nonblocking(function: Callable[..., Any]) -> bool:
+    return getattr(function, _MARK, False) or getattr(getattr(type(function), "__call__", None), _MARK, False)  # noqa: B004
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return f"{module}.{name}"
+
+
+def _innermost(coroutine: Any) -> str:
+    frame = None
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None) or getattr(coroutine, "ag_frame", None) or frame
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None) or getattr(coroutine, "ag_await", None)
+    if frame is None:
+        return "in an unknown place"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_qualname}"

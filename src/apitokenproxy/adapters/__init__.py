@@ -1,0 +1,1 @@
+"""Ways in: ASGI, WSGI and httpx transports. They translate and stream; they decide nothing."""

@@ -1,0 +1,176 @@
+"""The proxy as an ASGI 3 application.
+
+Rules:
+1. `scope["raw_path"]` is the target; `path` was decoded by the server and cannot be trusted to be
+   what the client sent. Only where a server leaves it out is `path` taken, and then whatever
+   decoding could have changed is refused by the guard.
+2. When the client leaves, the task is cancelled, which closes the upstream's side at once. Somebody
+   must be waiting in `receive` to notice: the body's reader first, a watcher after it.
+3. An answer that breaks off is left incomplete, so that the server cuts the connection. It is never
+   ended as if it were whole.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from apitokenproxy.errors import ClientGone, ProxyError
+from apitokenproxy.messages import BodyMeter, Headers, Request, Response
+from apitokenproxy.pipeline import Pipeline
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_FRAMING = (b"content-length", b"transfer-encoding")
+_POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+
+
+class AsgiApp:
+    """Answers `http` scopes through the pipeline; `lifespan` calls `aclose` at shutdown."""
+
+    def __init__(self, pipeline: Pipeline, aclose: Callable[[], Awaitable[None]]) -> None:
+        self._pipeline = pipeline
+        self._aclose = aclose
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one scope. Whatever is neither `http` nor `lifespan` is refused."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._exchange(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+        else:
+            raise ValueError(f"the ASGI scope type {kind!r} is not served")
+
+    async def _exchange(self, scope: Message, receive: Receive, send: Send) -> None:
+        client = _Client(receive)
+        try:
+            response = await self._pipeline.handle(await _request(scope, client))
+            client.watch()
+            await _stream(response, send)
+        except asyncio.CancelledError:
+            # Ours, because the client left; or somebody else's, who must have it.
+            if not client.gone or client.task.uncancel():
+                raise
+        finally:
+            client.stop()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+class _Client:
+    """The client's side of an exchange: its body, and the moment it leaves."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self.meter = BodyMeter()
+        self.task = _current_task()
+        self._receive = receive
+        self._first: Message | None = None
+        self._more = True
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def has_body(self) -> bool:
+        """Look at the first message. Only HTTP/2 and later need it: there a body may be unannounced."""
+        self._first = await self._receive()
+        return bool(self._first.get("body") or self._first.get("more_body"))
+
+    def __aiter__(self) -> "_Client":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self._more:
+            message, self._first = self._first or await self._receive(), None
+            if message["type"] != "http.request":
+                self._more = False
+                self.gone = True
+                raise ClientGone("the client left while it was sending the body")
+            self._more = message.get("more_body", False)
+            if not self._more:
+                self.watch()
+            if chunk := message.get("body"):
+                return self.meter.count(chunk)
+        raise StopAsyncIteration
+
+    def watch(self) -> None:
+        """Begin to wait for the client to leave."""
+        if self._watcher is None and not self.gone:
+            self._watcher = asyncio.create_task(self._wait_until_gone())
+
+    async def _wait_until_gone(self) -> None:
+        while (await self._receive())["type"] == "http.request":
+            pass  # what is left of a body that the upstream did not want
+        self.gone = True
+        self.task.cancel()
+
+    def stop(self) -> None:
+        """Stop waiting."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("the ASGI application was not called from an asyncio task")
+    return task
+
+
+async def _request(scope: Message, client: _Client) -> Request:
+    headers: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    if scope.get("http_version", "1.1").startswith("1"):
+        has_body = any(name.lower() in _FRAMING for name, _ in headers)
+        if not has_body:
+            client.watch()
+    else:
+        has_body = await client.has_body()
+    peer = scope.get("client")
+    return Request(
+        method=scope["method"].encode("latin-1"),
+        target=_target(scope),
+        headers=headers,
+        body=client if has_body else None,
+        mount=scope.get("root_path", "").encode(),
+        scheme=scope.get("scheme", "http").encode("latin-1"),
+        peer=peer[0] if peer else "",
+        context=scope,
+        meter=client.meter,
+    )
+
+
+def _target(scope: Message) -> bytes:
+    path: bytes = scope.get("raw_path") or scope["path"].encode().replace(b"%", b"%25")
+    query: bytes = scope.get("query_string") or b""
+    return path + b"?" + query if query else path
+
+
+async def _stream(response: Response, send: Send) -> None:
+    sent, outcome = 0, ClientGone.code
+    try:
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        if isinstance(response.body, bytes):
+            await send({"type": "http.response.body", "body": response.body})
+            sent = len(response.body)
+        else:
+            async for chunk in response.body:  # type: ignore[union-attr]
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                sent += len(chunk)
+            await send({"type": "http.response.body", "body": b""})
+        outcome = ""
+    except ProxyError as error:  # the upstream broke off: see rule 3
+        outcome = error.code
+    except OSError:
+        pass  # how a server says that the client has gone (ASGI 2.4)
+    finally:
+        response.finish(outcome, sent)

@@ -1,0 +1,113 @@
+"""The proxy inside a script, with no server: httpx transports that run the same pipeline.
+
+The URL's path is `/<upstream name>/<rest>`; its scheme and host only appear in rewritten links. The
+client token is given to the transport and decides alone: placeholder keys that an SDK insists on
+are dropped.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+
+from apitokenproxy._colour import run
+from apitokenproxy.errors import ClientGone, ProxyError
+from apitokenproxy.messages import Body, BodyMeter, Hidden, Request, Response
+from apitokenproxy.pipeline import Pipeline
+
+
+class Transport(httpx.BaseTransport):
+    """For `httpx.Client`. The proxy it comes from stays open when it is closed."""
+
+    def __init__(self, pipeline: Pipeline, token: str) -> None:
+        self._pipeline = pipeline
+        self._token = Hidden(token.encode())
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Take a request through the pipeline. Refusals are responses, not exceptions."""
+        meter = BodyMeter()
+        stream = request.stream
+        body = (meter.count(chunk) for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
+        response = run(self._pipeline.handle(_request(request, self._token, body, meter)))
+        return httpx.Response(response.status, headers=response.headers, stream=_SyncAnswer(response, request))
+
+
+class AsyncTransport(httpx.AsyncBaseTransport):
+    """For `httpx.AsyncClient`. The proxy it comes from stays open when it is closed."""
+
+    def __init__(self, pipeline: Pipeline, token: str) -> None:
+        self._pipeline = pipeline
+        self._token = Hidden(token.encode())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Take a request through the pipeline. Refusals are responses, not exceptions."""
+        meter = BodyMeter()
+        stream = request.stream
+        body = (meter.count(chunk) async for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
+        response = await self._pipeline.handle(_request(request, self._token, body, meter))
+        return httpx.Response(response.status, headers=response.headers, stream=_AsyncAnswer(response, request))
+
+
+class _Answer:
+    def __init__(self, response: Response, request: httpx.Request) -> None:
+        self._response = response
+        self._request = request
+        self._sent = 0
+        self._outcome = ClientGone.code
+
+    def _broken(self, error: ProxyError) -> httpx.ReadError:
+        self._outcome = error.code
+        return httpx.ReadError(f"the upstream broke off its answer: {error.code}", request=self._request)
+
+    def _end(self) -> None:
+        self._response.finish(self._outcome, self._sent)
+
+
+class _SyncAnswer(_Answer, httpx.SyncByteStream):
+    def __iter__(self) -> Iterator[bytes]:
+        body: Any = self._response.body
+        try:
+            for chunk in (body,) if isinstance(body, bytes) else body:
+                self._sent += len(chunk)
+                yield chunk
+        except ProxyError as error:
+            raise self._broken(error) from None
+        self._outcome = ""
+
+    def close(self) -> None:
+        self._end()
+
+
+class _AsyncAnswer(_Answer, httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        body: Any = self._response.body
+        try:
+            if isinstance(body, bytes):
+                self._sent = len(body)
+                yield body
+            else:
+                async for chunk in body:
+                    self._sent += len(chunk)
+                    yield chunk
+        except ProxyError as error:
+            raise self._broken(error) from None
+        self._outcome = ""
+
+    async def aclose(self) -> None:
+        self._end()
+
+
+def _has_body(request: httpx.Request) -> bool:
+    return "content-length" in request.headers or "transfer-encoding" in request.headers
+
+
+def _request(request: httpx.Request, token: Hidden, body: Body | None, meter: BodyMeter) -> Request:
+    return Request(
+        method=request.method.encode("ascii"),
+        target=request.extensions.get("target", request.url.raw_path),
+        headers=request.headers.raw,
+        body=body,
+        scheme=request.url.scheme.encode("ascii"),
+        token=token,
+        meter=meter,
+    )

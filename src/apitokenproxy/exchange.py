@@ -1,0 +1,149 @@
+"""One request and its reply, from first byte to last; closed exactly once, whatever happens.
+
+Rules:
+1. Closing is plain `def`: it happens in `finally`, while a task is being cancelled, and from
+   whichever side notices the end first.
+2. Every step of closing is tried even when the one before it failed.
+3. A place in the audit sink is reserved before anything else, so that the record always fits.
+"""
+
+import json
+import random
+import time
+from http import HTTPStatus
+
+from attrs import define, field
+
+from apitokenproxy.errors import ProxyError
+from apitokenproxy.interfaces import AuditSink
+from apitokenproxy.messages import (
+    Admission,
+    AuditRecord,
+    Caller,
+    Credential,
+    Grant,
+    Headers,
+    Operation,
+    Reply,
+    Request,
+    Response,
+)
+
+
+def _request_id() -> str:
+    # Not a secret: it only has to differ. Python reseeds `random` in a forked child.
+    return f"{random.getrandbits(96):024x}"  # noqa: S311
+
+
+@define
+class Exchange:
+    """What is known of a request so far; the pipeline fills it in stage by stage."""
+
+    request: Request
+    audit: AuditSink
+    id: str = field(factory=_request_id)
+    time: float = field(factory=time.time)
+    started: float = field(factory=time.monotonic)
+    operation: Operation | None = None
+    caller: Caller | None = None
+    grant: Grant | None = None
+    admission: Admission | None = None
+    credential: Credential | None = None
+    sent: bool = False
+    reply: Reply | None = None
+    status: int = 0
+    code: str = ""
+    reason: str = ""
+    path: str = ""
+    closed: bool = False
+
+    def refuse(self, error: ProxyError) -> Response:
+        """Answer with a problem document (RFC 9457) instead of the upstream's answer."""
+        self.status, self.code, self.reason = error.status, error.code, error.detail
+        body = _problem(error, self.id)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-proxy-error", error.code.encode()),
+            (b"x-request-id", self.id.encode()),
+        ]
+        if error.status == HTTPStatus.UNAUTHORIZED:
+            headers.append((b"www-authenticate", b'Bearer realm="apitokenproxy"'))
+        if error.retry_after is not None:
+            headers.append((b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode()))
+        if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
+        headers += _limit_headers(self.admission)
+        return Response(error.status, headers, b"" if self.request.method == b"HEAD" else body, self.close)
+
+    def answer(self, reply: Reply, headers: Headers) -> Response:
+        """Answer with the upstream's reply under the headers that may be passed on."""
+        self.status = reply.status
+        headers.append((b"x-request-id", self.id.encode()))
+        headers += _limit_headers(self.admission)
+        return Response(reply.status, headers, reply.body, self.close)
+
+    def close(self, outcome: str = "", sent: int = 0) -> None:
+        """End the exchange: give back the connection and the limits, write the record. Once."""
+        if self.closed:
+            return
+        self.closed = True
+        if outcome:
+            self.code = outcome
+        try:
+            if self.reply is not None:
+                self.reply.abort()
+        finally:
+            try:
+                if self.admission is not None:
+                    self.admission.settle()
+            finally:
+                self.audit.write(self._record(sent))
+
+    def _record(self, sent: int) -> AuditRecord:
+        operation, caller = self.operation, self.caller
+        return AuditRecord(
+            time=self.time,
+            request_id=self.id,
+            peer=operation.address if operation else self.request.peer,
+            method=self.request.method.decode("ascii", "backslashreplace"),
+            upstream=operation.upstream if operation else "",
+            path=operation.path.decode("ascii", "backslashreplace") if operation else self.path,
+            tenant=caller.tenant if caller else "",
+            subject=caller.subject if caller else "",
+            token_id=caller.token_id if caller else "",
+            generation=caller.generation if caller else 0,
+            rule=self.grant.rule if self.grant else "",
+            credential=self.credential.version if self.credential else "",
+            status=self.status,
+            code=self.code,
+            reason=self.reason,
+            sent=self.sent,
+            bytes_in=self.request.meter.seen,
+            bytes_out=sent,
+            seconds=time.monotonic() - self.started,
+        )
+
+
+def unrecorded(exchange: Exchange, error: ProxyError) -> Response:
+    """Refuse a request for which no record can be kept."""
+    exchange.closed = True
+    return exchange.refuse(error)
+
+
+def _limit_headers(admission: Admission | None) -> tuple[tuple[bytes, bytes], ...]:
+    return admission.headers if admission is not None else ()
+
+
+def _problem(error: ProxyError, request_id: str) -> bytes:
+    return json.dumps(
+        {
+            "type": f"urn:apitokenproxy:error:{error.code}",
+            "title": error.title,
+            "status": error.status,
+            "code": error.code,
+            "request_id": request_id,
+        }
+    ).encode()

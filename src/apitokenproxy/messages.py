@@ -1,0 +1,326 @@
+"""The values that travel through the pipeline, in the order in which they come to be.
+
+    Request -> Operation -> Caller -> Grant -> Admission -> Credential -> Outbound -> Reply -> Response
+
+Rules:
+1. Each is made from the ones before it, so a stage that is skipped is a type error.
+2. They carry bytes as they came. Nothing here decodes, normalises or joins.
+3. What holds secret material has a constant repr (`Secret`, `Hidden`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, NoReturn, SupportsIndex, final
+
+from attrs import Factory, field, frozen
+
+from apitokenproxy.errors import BodyTooLarge
+
+Headers = list[tuple[bytes, bytes]]
+"""Header fields as received: order, case and repetition kept."""
+
+TOKEN_PREFIX = b"atp_"
+"""Every client token begins with it, so that leaked ones can be found and misplaced ones refused."""
+
+Body = AsyncIterator[bytes] | Iterator[bytes]
+"""Chunks of a body: an async iterator under ASGI, an ordinary one under WSGI."""
+
+
+# --- material that must not be shown --------------------------------------------------------
+
+
+@final
+class Hidden(bytes):
+    """Bytes that are sent as they are and shown to nobody: repr() is constant."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Hidden(***)"
+
+
+@final
+class Secret:
+    """Raw material from a secret provider. It cannot be printed, formatted, pickled or copied.
+
+    `reveal()` is the one way to the bytes, so that a search for it finds every use. Material that
+    cannot stand in a header (control characters, as a stray newline from a file) is refused.
+    `version` names the material without telling anything about it.
+    """
+
+    __slots__ = ("_material", "version")
+
+    def __init__(self, material: str | bytes, *, version: str = "") -> None:
+        raw = material.encode() if isinstance(material, str) else bytes(material)
+        if not raw or any(byte < 32 or byte == 127 for byte in raw):  # noqa: PLR2004 - ASCII controls
+            message = "a secret must not be empty and must not hold control characters or newlines"
+            raise ValueError(message)
+        self._material = raw
+        self.version = version
+
+    def reveal(self) -> bytes:
+        """Return the material."""
+        return self._material
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Secret(***)"
+
+    def __str__(self) -> NoReturn:
+        """Refuse: a formatted secret is a leak, or a bug that sends "Secret(***)" upstream."""
+        message = "a Secret cannot be turned into text; use .reveal() where the bytes are needed"
+        raise TypeError(message)
+
+    def __format__(self, _spec: str) -> NoReturn:
+        """Refuse."""
+        return self.__str__()
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        """Refuse."""
+        message = "a Secret cannot be pickled or copied"
+        raise TypeError(message)
+
+
+# --- what comes in --------------------------------------------------------------------------
+
+
+@frozen
+class Presented:
+    """The one credential that a request carries, already taken off its headers.
+
+    `place` says where it stood: `bearer`, `token`, `basic`, `x-api-key`, `api-key`,
+    `x-goog-api-key`, `private-token`, `sigv4` or `token-header`.
+    """
+
+    place: str
+    value: Hidden
+
+
+@final
+class BodyMeter:
+    """Counts the bytes of a request body while it streams and stops it at `limit` (bytes)."""
+
+    __slots__ = ("limit", "seen")
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.seen = 0
+
+    def count(self, chunk: bytes) -> bytes:
+        """Count a chunk and return it. Raises BodyTooLarge."""
+        self.seen += len(chunk)
+        if self.limit is not None and self.seen > self.limit:
+            raise BodyTooLarge(f"the body passed {self.limit} bytes")
+        return chunk
+
+
+@frozen
+class Request:
+    """What an adapter was handed, untouched.
+
+    `target` is the raw request target as it stood on the request line. `mount` is the raw path
+    below which the host application mounted the proxy. `token` is a client token that was given
+    apart from the headers (a script's transport); it alone decides, then. `context` is the ASGI
+    scope or WSGI environ, for host identity. `body` is None where there cannot be one.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body: Body | None = None
+    mount: bytes = b""
+    scheme: bytes = b"http"
+    peer: str = ""
+    token: Hidden | None = None
+    context: Any = field(default=None, repr=False)
+    meter: BodyMeter = Factory(BodyMeter)
+
+
+@frozen
+class Operation:
+    """A request that the guard has passed: what policy decides on, and exactly what is sent.
+
+    `path` and `query` are the raw bytes below the upstream's name (`query` has its leading `?`, or
+    is empty). `address` is the client's, behind trusted proxies only. `readings` holds the path as decoded segments: first as it stands, then every other
+    way in which a backend might read it; a denial is tried on each. `headers` are those that may
+    go upstream, without credentials, framing and hop-by-hop fields. `length` is the body's length
+    in bytes, None when it will only be known at its end.
+    """
+
+    upstream: str
+    method: bytes
+    path: bytes
+    query: bytes
+    readings: tuple[tuple[str, ...], ...]
+    headers: Headers
+    presented: Presented | None
+    length: int | None
+    host: bytes
+    address: str
+    request: Request
+
+
+# --- who and whether ------------------------------------------------------------------------
+
+
+@frozen
+class Caller:
+    """Who is calling. `token_id` and `generation` are set when a client token said so."""
+
+    tenant: str
+    subject: str = ""
+    scopes: frozenset[str] = frozenset()
+    attributes: Mapping[str, Any] = Factory(dict)
+    token_id: str = ""
+    generation: int = 0
+
+
+@frozen
+class Grant:
+    """The positive result of authorisation: this caller, this operation, by this rule."""
+
+    caller: Caller
+    operation: Operation
+    rule: str
+
+
+@frozen
+class Denial:
+    """The negative result: `reason` goes to the audit record, never to the client."""
+
+    reason: str
+    rule: str = ""
+
+
+def _nothing_to_settle() -> None:
+    """Settle an admission that holds nothing."""
+
+
+@frozen
+class Admission:
+    """The limits have counted this request.
+
+    `headers` tell the client how much is left. `settle` gives back what is held only while the
+    request runs; it is called exactly once, must not block and must not raise.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    settle: Callable[[], None] = _nothing_to_settle
+
+
+# --- what goes out --------------------------------------------------------------------------
+
+
+@frozen
+class Credential:
+    """What makes the upstream accept the request: header fields and query parameters to add.
+
+    Names and values are bytes as they will stand on the wire (query parameters already
+    percent-encoded). `version` names the secret's version for the audit record.
+    """
+
+    headers: tuple[tuple[bytes, Hidden], ...] = ()
+    query: tuple[tuple[bytes, Hidden], ...] = ()
+    version: str = ""
+
+
+@frozen
+class Timeouts:
+    """Deadlines in seconds: for a free connection, to connect, for each read and each write."""
+
+    pool: float = 5.0
+    connect: float = 5.0
+    read: float = 60.0
+    write: float = 30.0
+
+
+@frozen
+class Origin:
+    """Where to connect, and on which terms.
+
+    `allow_private` permits loopback and private addresses. `ca` is the path of a PEM file that
+    replaces the default trust. `max_connections` bounds the pool.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    allow_private: bool = False
+    ca: str | None = None
+    timeouts: Timeouts = Timeouts()
+    max_connections: int = 100
+
+
+@frozen
+class Outbound:
+    """The clean request with its credential: the bytes that will be sent.
+
+    `headers` holds Host first and no framing; the forwarder frames the body by `length` (bytes;
+    None: chunked). `body` is None where there is none.
+    """
+
+    origin: Origin
+    method: bytes
+    target: Hidden
+    headers: Headers
+    body: Body | None
+    length: int | None
+
+
+@frozen
+class Reply:
+    """The upstream's answer. `abort` gives up what is not read yet; it is idempotent, plain `def`
+    and never waits, so that it can be called while a task is being cancelled.
+    """
+
+    status: int
+    headers: Headers
+    body: Body
+    abort: Callable[[], None]
+
+
+# --- what goes back -------------------------------------------------------------------------
+
+
+@frozen
+class Response:
+    """What the client gets. The adapter streams `body` and calls `finish` exactly once at its end.
+
+    `finish(outcome, sent)` takes how it ended (empty: complete) and the body bytes sent. It is
+    plain `def` and never waits.
+    """
+
+    status: int
+    headers: Headers
+    body: Body | bytes
+    finish: Callable[[str, int], None]
+
+
+@frozen
+class AuditRecord:
+    """One exchange, from first byte to last. Never holds a secret, a token, a query or a body.
+
+    `time` is seconds since the epoch, `seconds` the duration. `code` is empty for an answer of the
+    upstream that was delivered whole; otherwise it says what ended the exchange, and `reason` why.
+    `sent` tells whether anything may have reached the upstream.
+    """
+
+    time: float
+    request_id: str
+    peer: str
+    method: str
+    upstream: str
+    path: str
+    tenant: str
+    subject: str
+    token_id: str
+    generation: int
+    rule: str
+    credential: str
+    status: int
+    code: str
+    reason: str
+    sent: bool
+    bytes_in: int
+    bytes_out: int
+    seconds: float

@@ -1,0 +1,91 @@
+"""The product on one screen: how a request becomes a response.
+
+Rules:
+1. Every stage takes what the stages before it made, so none can be left out.
+2. Approval is a positive value. Whatever else comes back, or is raised, refuses the request.
+3. The exchange is closed exactly once: by the adapter when the response has been streamed, or here
+   when there will be none.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from attrs import frozen
+
+from apitokenproxy.errors import AuditUnavailable, Denied, ProxyError, Unauthenticated, fault
+from apitokenproxy.exchange import Exchange, unrecorded
+from apitokenproxy.guard import Guard, clean_reply, inject
+from apitokenproxy.interfaces import AuditSink
+from apitokenproxy.messages import (
+    Admission,
+    Caller,
+    Credential,
+    Denial,
+    Grant,
+    Operation,
+    Outbound,
+    Presented,
+    Reply,
+    Request,
+    Response,
+)
+from apitokenproxy.upstream import Upstream
+
+@frozen
+class Route:
+    """One upstream as the pipeline sees it: its terms, its credential and its forwarder."""
+
+    upstream: Upstream
+    obtain: Callable[[Caller], Awaitable[Credential]]
+    forward: Callable[[Outbound], Awaitable[Reply]]
+
+
+@frozen
+class Pipeline:
+    """The stages, lifted into one colour and wired. Built once, never changed."""
+
+    guard: Guard
+    authenticate: Callable[[Presented | None, Request], Awaitable[Caller | None]]
+    decide: Callable[[Caller, Operation], Awaitable[Grant | Denial]]
+    admit: Callable[[Grant], Awaitable[Admission]]
+    routes: Mapping[str, Route]
+    audit: AuditSink
+
+    async def handle(self, request: Request) -> Response:
+        """Take a request through every stage. Raises nothing but cancellation."""
+        exchange = Exchange(request, self.audit)
+        try:
+            self.audit.reserve()
+        except AuditUnavailable as error:
+            return unrecorded(exchange, error)
+        try:
+            operation = exchange.operation = self.guard.inspect(request)
+            caller = exchange.caller = await self._identify(operation)
+            grant = exchange.grant = await self._authorise(caller, operation)
+            exchange.admission = await self.admit(grant)
+            route = self.routes[operation.upstream]
+            credential = exchange.credential = await route.obtain(caller)
+            outbound = inject(operation, route.upstream, credential)
+            exchange.sent = True
+            reply = exchange.reply = await route.forward(outbound)
+            return exchange.answer(reply, clean_reply(reply, operation, route.upstream, credential))
+        except ProxyError as error:
+            return exchange.refuse(error)
+        except Exception as error:  # noqa: BLE001 - whatever a part does, the request is refused
+            return exchange.refuse(fault(error))
+        except BaseException:  # cancelled: nobody is left to answer
+            exchange.close("client_gone")
+            raise
+
+    async def _identify(self, operation: Operation) -> Caller:
+        caller = await self.authenticate(operation.presented, operation.request)
+        if caller is None:
+            raise Unauthenticated("no authenticator knows what was presented")
+        return caller
+
+    async def _authorise(self, caller: Caller, operation: Operation) -> Grant:
+        if operation.upstream not in self.routes:
+            raise Denied(f"there is no upstream {operation.upstream!r}")
+        verdict = await self.decide(caller, operation)
+        if isinstance(verdict, Grant):
+            return verdict
+        raise Denied(verdict.reason)

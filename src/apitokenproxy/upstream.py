@@ -1,0 +1,105 @@
+"""Upstream: one API behind the proxy. A value; nothing here connects."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import Factory, field, frozen
+
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.interfaces import CredentialKind, TokenProvider
+from apitokenproxy.messages import Origin, Timeouts
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})")
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]+)*")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|[0-9A-Fa-f:.]+")
+_PORTS = {"http": 80, "https": 443}
+
+Credentials = CredentialKind | TokenProvider
+
+
+def _as_tuple(value: Credentials | Sequence[Credentials]) -> tuple[Credentials, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+@frozen
+class Upstream:
+    """One API behind the proxy: `<mount>/<name>/<rest>` goes to `<url>/<rest>`.
+
+    `credential` is one credential or several that are all put on. `allow_private` says that a
+    loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
+    instead of the default authorities. `max_body` bounds a request body in bytes.
+
+    Opt-ins for paths that are refused otherwise, because proxies and servers disagree about them:
+    `allow_encoded_slash` (`%2F`; GitLab needs it), `allow_empty_segments` (`//`; S3 keys),
+    `allow_path_parameters` (`;`) and `allow_encoded_percent` (`%25`). `allow_foreign_redirects`
+    passes on a redirect to another site; a client that follows it may take its token there.
+
+    `transport` is an httpx transport to send through instead of the built-in pool: a
+    `BaseTransport` for WSGI and scripts, an `AsyncBaseTransport` for ASGI.
+
+    Raises ConfigurationError.
+    """
+
+    name: str
+    url: str
+    credential: tuple[Credentials, ...] = field(converter=_as_tuple, repr=False)
+    allow_private: bool = field(default=False, kw_only=True)
+    ca: str | None = field(default=None, kw_only=True)
+    timeouts: Timeouts = field(default=Timeouts(), kw_only=True)
+    max_connections: int = field(default=100, kw_only=True)
+    max_body: int | None = field(default=None, kw_only=True)
+    allow_encoded_slash: bool = field(default=False, kw_only=True)
+    allow_empty_segments: bool = field(default=False, kw_only=True)
+    allow_path_parameters: bool = field(default=False, kw_only=True)
+    allow_encoded_percent: bool = field(default=False, kw_only=True)
+    allow_foreign_redirects: bool = field(default=False, kw_only=True)
+    transport: Any = field(default=None, kw_only=True, repr=False)
+
+    origin: Origin = field(init=False, default=Factory(lambda self: self._make_origin(), takes_self=True))
+    base: bytes = field(init=False, default=Factory(lambda self: urlsplit(self.url).path.rstrip("/").encode(), takes_self=True))
+
+    def __attrs_post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            message = f"upstream name {self.name!r}: use lower-case letters, digits and hyphens, at most 63"
+            raise ConfigurationError(message)
+        if not self.credential:
+            message = f"upstream {self.name}: credential is empty; name at least one"
+            raise ConfigurationError(message)
+        if self.ca is not None and not Path(self.ca).is_file():
+            message = f"upstream {self.name}: ca file {self.ca} cannot be found"
+            raise ConfigurationError(message)
+        if self.max_connections < 1:
+            message = f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"
+            raise ConfigurationError(message)
+
+    def _make_origin(self) -> Origin:
+        try:
+            url = urlsplit(self.url)
+            port = url.port
+        except ValueError:
+            url, port = urlsplit(""), None
+        if url.scheme not in _PORTS or not url.hostname or not _HOST.fullmatch(url.hostname):
+            message = f"upstream {self.name}: url {self.url!r} is not like https://api.example.com/base"
+            raise ConfigurationError(message)
+        if "@" in url.netloc or "?" in self.url or "#" in self.url:
+            message = f"upstream {self.name}: url must not hold a user, a query or a fragment; use credential for keys"
+            raise ConfigurationError(message)
+        base = url.path.rstrip("/")
+        if not _BASE_PATH.fullmatch(base) or any(part in {".", ".."} for part in base.split("/")):
+            message = f"upstream {self.name}: the path of url {self.url!r} has characters or dot segments that are not forwarded"
+            raise ConfigurationError(message)
+        if url.scheme == "http" and not self.allow_private:
+            message = f"upstream {self.name}: url is plain http, which shows the secret to the network; use https, or set allow_private = true for a host of your own"
+            raise ConfigurationError(message)
+        return Origin(
+            scheme=url.scheme,
+            host=url.hostname,
+            port=_PORTS[url.scheme] if port is None else port,
+            allow_private=self.allow_private,
+            ca=self.ca,
+            timeouts=self.timeouts,
+            max_connections=self.max_connections,
+        )

@@ -1,0 +1,14 @@
+"""What all tests share."""
+
+from collections.abc import Iterator
+
+import pytest
+from loopback import REAL_KEY, UpstreamServer, running_upstream
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[UpstreamServer]:
+    """Return a running upstream whose key is in the environment variable DEMO_KEY."""
+    monkeypatch.setenv("DEMO_KEY", REAL_KEY)
+    with running_upstream() as server:
+        yield server

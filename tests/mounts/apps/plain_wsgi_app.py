@@ -1,0 +1,3 @@
+from mounted import make
+
+app = make(prefix="/proxy").wsgi

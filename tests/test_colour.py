@@ -1,0 +1,155 @@
+"""One coroutine, two colours."""
+
+import asyncio
+import concurrent.futures
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from apitokenproxy._colour import ASYNC, SYNC, nonblocking, run
+from apitokenproxy.errors import ConfigurationError, InternalFault
+
+
+def plain(value: int) -> int:
+    return value + 1
+
+
+@nonblocking
+def quick(value: int) -> int:
+    return value + 1
+
+
+async def slow(value: int) -> int:
+    await asyncio.sleep(0)
+    return value + 1
+
+
+class HiddenCoroutine:
+    async def __call__(self, value: int) -> int:
+        return value + 1
+
+
+class Part:
+    def method(self, value: int) -> int:
+        return value + 1
+
+    @nonblocking
+    def quick(self, value: int) -> int:
+        return value + 1
+
+
+PARTS = [plain, quick, slow, HiddenCoroutine(), Part().method, Part().quick, functools.partial(slow), functools.partial(plain)]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=repr)
+def test_async_calls_every_kind_of_part(part: Callable[..., Any]) -> None:
+    """Under ASGI a part may be written in any way."""
+    assert asyncio.run(ASYNC.lift(part, int)(1)) == 2
+
+
+@pytest.mark.parametrize("part", [plain, quick, Part().method, Part().quick, functools.partial(plain)], ids=repr)
+def test_sync_calls_plain_parts_in_place(part: Callable[..., Any]) -> None:
+    """Under WSGI a plain part is called without a loop."""
+    assert run(SYNC.lift(part, int)(1)) == 2
+
+
+@pytest.mark.parametrize("part", [slow, HiddenCoroutine(), functools.partial(slow)], ids=repr)
+def test_sync_refuses_async_parts_when_built(part: Callable[..., Any]) -> None:
+    """Under WSGI an async part is a clear error before the first request."""
+    with pytest.raises(ConfigurationError, match="is async def and cannot run under WSGI"):
+        SYNC.lift(part, int)
+
+
+def test_a_plain_part_runs_in_a_worker_thread_under_asgi() -> None:
+    """A part that may block does not block the event loop."""
+
+    def thread() -> str:
+        return threading.current_thread().name
+
+    assert asyncio.run(ASYNC.lift(thread, str)()) != threading.current_thread().name
+
+
+def test_a_nonblocking_part_runs_in_place_under_asgi() -> None:
+    """The mark saves the way to a thread."""
+
+    @nonblocking
+    def thread() -> str:
+        return threading.current_thread().name
+
+    assert asyncio.run(ASYNC.lift(thread, str)()) == threading.current_thread().name
+
+
+def test_nonblocking_refuses_async_def() -> None:
+    """The mark on an async def is a mistake and says so."""
+    with pytest.raises(ConfigurationError, match="is async def"):
+        nonblocking(slow)
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_an_unawaited_coroutine_never_reads_as_a_result(colour: str) -> None:
+    """A def that hands back a coroutine is a fault, though the coroutine is truthy."""
+
+    def forgetful(value: int) -> Any:
+        return slow(value)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InternalFault, match=r"forgetful returned coroutine"):
+            if colour == "async":
+                asyncio.run(ASYNC.lift(forgetful, int)(1))
+            else:
+                run(SYNC.lift(forgetful, int)(1))
+
+
+@pytest.mark.parametrize("result", [None, True, "yes", object()])
+def test_a_result_of_another_type_is_a_fault(result: object) -> None:
+    """Approval is a value of the promised type; whatever else is truthy is not."""
+
+    class Promised: ...
+
+    with pytest.raises(InternalFault, match="which is not what a part of its kind returns"):
+        run(SYNC.lift(lambda: result, Promised)())
+
+
+def test_a_part_that_suspends_without_a_loop_is_named() -> None:
+    """The fault says the file, the line and the function that suspended."""
+
+    async def waits_here() -> None:
+        future: asyncio.Future[None] = asyncio.Future(loop=loop)
+        await future
+
+    async def outer() -> None:
+        await waits_here()
+
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(InternalFault, match=r"test_colour\.py:\d+ in .*waits_here"):
+            run(outer())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_waiting_returns_what_another_thread_brings(colour: str) -> None:
+    """wait() works with or without a loop."""
+    future: concurrent.futures.Future[str] = concurrent.futures.Future()
+    timer = threading.Timer(0.02, future.set_result, ["there"])
+    timer.start()
+    assert (asyncio.run(ASYNC.wait(future, 10)) if colour == "async" else run(SYNC.wait(future, 10))) == "there"
+    timer.join()
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_waiting_in_vain_leaves_the_future_alone(colour: str) -> None:
+    """A waiter that gives up does not cancel what others wait for."""
+    future: concurrent.futures.Future[str] = concurrent.futures.Future()
+    with pytest.raises(TimeoutError):
+        if colour == "async":
+            asyncio.run(ASYNC.wait(future, 0.01))
+        else:
+            run(SYNC.wait(future, 0.01))
+    assert (future.cancelled(), future.done()) == (False, False)
