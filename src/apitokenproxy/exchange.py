@@ -42,7 +42,7 @@ class Exchange:
     request: Request
     audit: AuditSink
     id: str = field(factory=_request_id)
-    time: float = field(factory=time.time)
+    at: float = field(factory=time.time)
     started: float = field(factory=time.monotonic)
     operation: Operation | None = None
     caller: Caller | None = None
@@ -105,7 +105,7 @@ class Exchange:
     def _record(self, sent: int) -> AuditRecord:
         operation, caller = self.operation, self.caller
         return AuditRecord(
-            time=self.time,
+            time=self.at,
             request_id=self.id,
             peer=operation.address if operation else self.request.peer,
             method=self.request.method.decode("ascii", "backslashreplace"),

@@ -1,0 +1,1 @@
+"""How a secret becomes a credential: one kind a file."""

@@ -1,0 +1,167 @@
+"""Request headers: what may go upstream and what is read here.
+
+Rules:
+1. At most 100 fields and 64 KiB of them.
+2. What tells a backend who asks, from where, for which host or path, or with which method, is
+   dropped: the proxy has decided that, and a stranger must not overrule it.
+3. Cookies, referrers and what browsers add belong to the host application's origin; dropped.
+4. A client token in a field that is forwarded is refused, so that it cannot reach the upstream.
+"""
+
+from itertools import chain
+
+from apitokenproxy.errors import BadExpectation, BadHeader, BadHost, HeadersTooLarge
+from apitokenproxy.guard.fields import HOP_BY_HOP, Found, Sorter, fates
+from apitokenproxy.guard.presented import PLACES
+from apitokenproxy.messages import TOKEN_PREFIX, Headers
+
+_MOST_FIELDS = 100
+_MOST_BYTES = 64 * 1024
+
+READ = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"x-forwarded-for", *PLACES}
+)
+"""The headers that are read here, in lower case; none is forwarded."""
+
+_DROPPED = HOP_BY_HOP | {
+    b"cf-connecting-ip",
+    b"cf-connecting-ipv6",
+    b"cf-pseudo-ipv4",
+    b"client-ip",
+    b"cookie",
+    b"cookie2",
+    b"date",
+    b"fastly-client-ip",
+    b"fly-client-ip",
+    b"forwarded",
+    b"forwarded-for",
+    b"front-end-https",
+    b"origin",
+    b"referer",
+    b"remote-user",
+    b"true-client-ip",
+    b"via",
+    b"x-amz-security-token",
+    b"x-appengine-user-ip",
+    b"x-azure-clientip",
+    b"x-azure-socketip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-host",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-nf-client-connection-ip",
+    b"x-originating-ip",
+    b"x-override-url",
+    b"x-proxy-user-ip",
+    b"x-proxyuser-ip",
+    b"x-real-ip",
+    b"x-request-id",
+    b"x-rewrite-url",
+    b"x-url-scheme",
+    b"x-webauth-user",
+}
+
+_DROPPED_PREFIXES = (
+    b"proxy",  # Proxy-Authorization, Proxy-Connection, and Proxy itself: CGI makes HTTP_PROXY of it
+    b"sec-",
+    b"x-auth-request-",
+    b"x-envoy-",
+    b"x-forwarded",
+    b"x-original-",
+    b"x-remote-",
+)
+
+_USUAL = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"anthropic-beta",
+        b"anthropic-version",
+        b"cache-control",
+        b"content-encoding",
+        b"content-type",
+        b"idempotency-key",
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"openai-organization",
+        b"openai-project",
+        b"pragma",
+        b"range",
+        b"stripe-version",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+        b"x-amz-content-sha256",
+        b"x-amz-date",
+        b"x-github-api-version",
+        b"x-stainless-arch",
+        b"x-stainless-async",
+        b"x-stainless-lang",
+        b"x-stainless-os",
+        b"x-stainless-package-version",
+        b"x-stainless-read-timeout",
+        b"x-stainless-retry-count",
+        b"x-stainless-runtime",
+        b"x-stainless-runtime-version",
+        b"x-stainless-timeout",
+    }
+)
+
+
+def request_sorter(token_header: bytes | None) -> Sorter:
+    """Return what becomes of request headers where `token_header` (lower case) carries client tokens."""
+    read = READ if token_header is None else {*READ, token_header}
+    return Sorter(fates(_USUAL, read, _DROPPED), _DROPPED_PREFIXES, aliases=False, refusal=BadHeader)
+
+
+def sort_request(headers: Headers, sorter: Sorter) -> tuple[Headers, Found]:
+    """Return the headers that may be forwarded and the values of those that are read.
+
+    Raises HeadersTooLarge, BadHeader or BadExpectation.
+    """
+    if len(headers) > _MOST_FIELDS:
+        raise HeadersTooLarge(f"the request has {len(headers)} headers")
+    blob = b" ".join(chain.from_iterable(headers))
+    if len(blob) > _MOST_BYTES:
+        raise HeadersTooLarge(f"the request has {len(blob)} bytes of headers")
+    kept, found = sorter.sort(headers, blob)
+    if b"expect" in found and any(value.lower() != b"100-continue" for value in found[b"expect"]):
+        raise BadExpectation("the Expect header is not 100-continue")
+    # Where the one token that there is stands in Authorization, there is no other to look for.
+    bearer = found.get(b"authorization")
+    if blob.count(TOKEN_PREFIX) != (bearer[0].count(TOKEN_PREFIX) if bearer else 0):
+        for _, value in kept:
+            if TOKEN_PREFIX in value:
+                raise BadHeader("a client token stands in a header that would be forwarded")
+    return kept, found
+
+
+_HOST_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._"
+_HOST_ADDRESS = b"0123456789ABCDEFabcdef:."
+_LONGEST_HOST = 255
+_LONGEST_PORT = 5
+
+
+def host_of(found: Found) -> bytes:
+    """Return the one Host (RFC 9112, section 3.2): a name or an address, with or without a port.
+
+    Raises BadHost.
+    """
+    hosts = found.get(b"host", ())
+    if len(hosts) != 1:
+        raise BadHost(f"the request has {len(hosts)} Host headers")
+    host = hosts[0]
+    if host[:1] == b"[":
+        name, bracket, port = host[1:].partition(b"]")
+        bad = not bracket or name.translate(None, _HOST_ADDRESS) or port[:1] not in {b"", b":"}
+        port = port[1:]
+    else:
+        name, _, port = host.partition(b":")
+        bad = bool(name.translate(None, _HOST_NAME))
+    if bad or not name or len(name) > _LONGEST_HOST or (port and (len(port) > _LONGEST_PORT or not port.isdigit())):
+        raise BadHost("the Host header is not a host and a port")
+    return host

@@ -1,0 +1,86 @@
+"""Putting the credential on: an operation becomes the request that is sent.
+
+Rules:
+1. Host, port and base path are the upstream's own; only path, query and the headers that the guard
+   passed come from the client, as they are.
+2. An injected header replaces the client's of that name. An injected query parameter cannot stand
+   beside the client's own: which of the two counts, backends do not agree on.
+3. What a credential puts on is checked like everything else.
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from apitokenproxy.errors import BadTarget, InternalFault
+from apitokenproxy.guard.fields import CONTROLS, HOP_BY_HOP, NAME
+from apitokenproxy.messages import Credential, Headers, Hidden, Operation, Origin, Outbound
+from apitokenproxy.upstream import Upstream
+
+_NEVER_INJECTED = HOP_BY_HOP | {b"content-length", b"host"}
+_PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
+_PORTS = {"http": 80, "https": 443}
+_SEPARATOR = re.compile(rb"[&;]")
+_UNLIKE = re.compile(rb"[\x00-\x20.+]+")
+
+
+def inject(operation: Operation, upstream: Upstream, credential: Credential) -> Outbound:
+    """Return the clean request with its credential.
+
+    Raises BadTarget when the client sent a query parameter that the credential puts on, and
+    InternalFault when the credential holds what cannot stand in a request.
+    """
+    query = operation.query
+    if credential.query:
+        query = _with_parameters(query, credential)
+    headers: Headers = [(b"Host", host_header(upstream.origin)), *operation.headers]
+    sent = b" ".join([name for name, _ in headers]).lower()
+    for name, value in credential.headers:
+        lower = name.lower()
+        if (
+            not value
+            or value.translate(None, CONTROLS) != value
+            or lower.translate(None, NAME)
+            or lower in _NEVER_INJECTED
+        ):
+            raise InternalFault("a credential holds a header that cannot be sent")
+        if lower in sent:  # as a part of another name too, which costs nothing but the search
+            headers = [header for header in headers if header[0].lower() != lower]
+    headers += credential.headers
+    length = operation.length
+    return Outbound(
+        upstream.origin,
+        operation.method,
+        Hidden(upstream.base + operation.path + query if upstream.base or operation.path else b"/" + query),
+        headers,
+        None if length == 0 else operation.request.body,
+        length,
+    )
+
+
+def host_header(origin: Origin) -> bytes:
+    """Return an origin's Host (RFC 9110, section 7.2): the port only where it is not the default."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    if origin.port != _PORTS[origin.scheme]:
+        host = f"{host}:{origin.port}"
+    return host.encode("ascii")
+
+
+def _with_parameters(query: bytes, credential: Credential) -> bytes:
+    sent = {_likeness(parameter.partition(b"=")[0]) for parameter in _SEPARATOR.split(query[1:])}
+    parameters = []
+    for name, value in credential.query:
+        if not name or (name + value).translate(None, _PARAMETER) or b"=" in name:
+            raise InternalFault("a credential holds a query parameter that cannot be sent")
+        if _likeness(name) in sent:
+            raise BadTarget("the query holds a parameter that the credential puts on")
+        parameters.append(name + b"=" + value)
+    return (query + b"&" if query[1:] else b"?") + b"&".join(parameters)
+
+
+def _likeness(name: bytes) -> bytes:
+    """Return what a parameter's name has in common with others that a backend may take for the same.
+
+    Case and blanks do not count, `key[]` is `key`, and PHP reads `a.b` as `a_b`.
+    """
+    decoded = unquote_to_bytes(unquote_to_bytes(name)).lower().partition(b"[")[0]
+    return _UNLIKE.sub(b"_", decoded).strip(b"_")

@@ -1,0 +1,141 @@
+"""The three ways of counting in memory. Each is checked first and taken after, under the limiter's lock.
+
+Rules:
+1. `check` changes nothing that counts; `take` follows it for the same key in the same locked moment.
+2. Memory is bounded by `max_keys` each. A rate forgets the key that was idle longest, which costs at
+   most one burst. A quota never forgets a key of the running window, so a cap is never passed: when
+   it is full it refuses new keys. Concurrency holds a key only while it is in flight.
+"""
+
+from calendar import monthrange
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+
+from apitokenproxy.errors import ConcurrencyExceeded, LimiterUnavailable, QuotaExceeded, RateLimited
+from apitokenproxy.limits.limit import SECONDS, Limit
+
+Key = tuple[str, ...]
+
+
+class Rate:
+    """GCRA, the generic cell rate algorithm: one time per key says how far ahead of its pace it is."""
+
+    def __init__(self, limit: Limit, max_keys: int) -> None:
+        self._id = limit.id
+        self._interval = SECONDS[limit.unit] / limit.count
+        self._burst = limit.count if limit.burst is None else limit.burst
+        self._tolerance = self._interval * self._burst
+        self._max_keys = max_keys
+        self._arrivals: OrderedDict[Key, float] = OrderedDict()
+        self.policy = f'"{limit.id}";q={self._burst};w={max(1, round(self._tolerance))}'
+
+    def check(self, key: Key, now: float, _today: datetime) -> None:
+        """Raise RateLimited when the key is ahead of its pace by more than its burst."""
+        arrival = self._arrivals.get(key, now)
+        # A nanosecond of tolerance: sums of floats must not refuse the last of a burst.
+        early = arrival + self._interval - self._tolerance - now
+        if early > 1e-9:
+            raise RateLimited(f"limit {self._id}", retry_after=early)
+
+    def take(self, key: Key, now: float) -> str:
+        """Count one and return what is left as a RateLimit item."""
+        arrivals = self._arrivals
+        arrival = max(arrivals.get(key, now), now) + self._interval
+        arrivals[key] = arrival
+        arrivals.move_to_end(key)
+        if len(arrivals) > self._max_keys:
+            arrivals.popitem(last=False)
+        ahead = arrival - now
+        left = int((self._tolerance - ahead) / self._interval + 1e-9)
+        return f'"{self._id}";r={left};t={int(ahead) + 1}'
+
+    def __len__(self) -> int:
+        return len(self._arrivals)
+
+
+class Quota:
+    """A count per calendar window in UTC. A wall clock that steps back does not reopen a window."""
+
+    def __init__(self, limit: Limit, max_keys: int) -> None:
+        self._id = limit.id
+        self._cap = limit.count
+        self._unit = limit.unit
+        self._max_keys = max_keys
+        self._used: dict[Key, int] = {}
+        self._start = datetime.min.replace(tzinfo=UTC)
+        self._end = self._start
+        self.policy = f'"{limit.id}";q={limit.count};w={SECONDS[limit.unit]}'
+
+    def check(self, key: Key, _now: float, today: datetime) -> None:
+        """Raise QuotaExceeded when the window's allowance is used up."""
+        if today >= self._end:
+            self._used.clear()
+            self._start, self._end = _window(today, self._unit)
+        self._left = max(1.0, (self._end - today).total_seconds())
+        used = self._used.get(key)
+        if used is None:
+            if len(self._used) >= self._max_keys:
+                raise LimiterUnavailable(
+                    f"limit {self._id} counts {self._max_keys} keys already", retry_after=self._left
+                )
+        elif used >= self._cap:
+            raise QuotaExceeded(f"limit {self._id}", retry_after=self._left)
+
+    def take(self, key: Key, _now: float) -> str:
+        """Count one and return what is left as a RateLimit item."""
+        used = self._used[key] = self._used.get(key, 0) + 1
+        return f'"{self._id}";r={self._cap - used};t={int(self._left)}'
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+
+class Concurrency:
+    """A count of what is in flight."""
+
+    def __init__(self, limit: Limit) -> None:
+        self._id = limit.id
+        self._cap = limit.count
+        self._running: dict[Key, int] = {}
+
+    def check(self, key: Key, _now: float, _today: datetime) -> None:
+        """Raise ConcurrencyExceeded when as many are in flight as may be."""
+        if self._running.get(key, 0) >= self._cap:
+            raise ConcurrencyExceeded(f"limit {self._id}", retry_after=1.0)
+
+    def take(self, key: Key, _now: float) -> str:
+        """Count one in."""
+        self._running[key] = self._running.get(key, 0) + 1
+        return ""
+
+    def release(self, key: Key) -> None:
+        """Count one out."""
+        left = self._running[key] - 1
+        if left:
+            self._running[key] = left
+        else:
+            del self._running[key]
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+
+Counter = Rate | Quota | Concurrency
+
+
+def counter(limit: Limit, max_keys: int) -> Counter:
+    """Return the counter for a limit."""
+    if limit.rate is not None:
+        return Rate(limit, max_keys)
+    return Quota(limit, max_keys) if limit.quota is not None else Concurrency(limit)
+
+
+def _window(today: datetime, unit: str) -> tuple[datetime, datetime]:
+    hour = today.replace(minute=0, second=0, microsecond=0)
+    if unit == "hour":
+        return hour, hour + timedelta(hours=1)
+    day = hour.replace(hour=0)
+    if unit == "day":
+        return day, day + timedelta(days=1)
+    month = day.replace(day=1)
+    return month, month + timedelta(days=monthrange(month.year, month.month)[1])

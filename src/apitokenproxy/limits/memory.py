@@ -1,0 +1,123 @@
+"""Limits counted in this process: exact, all or nothing, and bounded in memory."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+
+from cachetools import LRUCache, cached
+
+from apitokenproxy._colour import nonblocking
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.limits.counters import Concurrency, Counter, Key, counter
+from apitokenproxy.limits.limit import Limit
+from apitokenproxy.messages import Admission, Grant
+
+_NOTHING = Admission()
+_LONGEST_ADDRESS = 64
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+class MemoryLimiter:
+    """Counts requests against several limits, all or nothing, in this process alone.
+
+    `max_keys` bounds each limit's memory: a rate forgets the key idle longest (which costs at most
+    one burst), a quota that is full refuses new keys until its window ends. `clock` gives seconds
+    that never step back, `today` the wall clock for calendar windows.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        *,
+        max_keys: int = 100_000,
+        clock: Callable[[], float] = time.monotonic,
+        today: Callable[[], datetime] = _utc,
+    ) -> None:
+        ids = [limit.id for limit in limits]
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ConfigurationError(f"limit {name}: another limit has this id; give each its own")
+        self._counters: tuple[tuple[Callable[[Grant], Key], Counter], ...] = tuple(
+            (_key_maker(limit.per), counter(limit, max_keys)) for limit in limits
+        )
+        self._policy = ", ".join(c.policy for _, c in self._counters if not isinstance(c, Concurrency)).encode()
+        self._holds = any(isinstance(c, Concurrency) for _, c in self._counters)
+        self._clock = clock
+        self._today = today
+        self._lock = threading.Lock()
+
+    @nonblocking
+    def admit(self, grant: Grant) -> Admission:
+        """Count the request against every limit, or against none. Raises Limited, LimiterUnavailable."""
+        if not self._counters:
+            return _NOTHING
+        keyed = [(make(grant), limit) for make, limit in self._counters]
+        now, today = self._clock(), self._today()
+        with self._lock:
+            for key, limit in keyed:
+                limit.check(key, now, today)
+            left = [limit.take(key, now) for key, limit in keyed]
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if self._policy:
+            items = ", ".join([item for item in left if item]).encode()
+            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", items))
+        if not self._holds:
+            return Admission(headers)
+        return Admission(headers, _Release(self._lock, [(k, c) for k, c in keyed if isinstance(c, Concurrency)]))
+
+
+class _Release:
+    """Counts out what is in flight, once, whoever calls and however often."""
+
+    __slots__ = ("_held", "_lock")
+
+    def __init__(self, lock: threading.Lock, held: list[tuple[Key, Concurrency]]) -> None:
+        self._lock = lock
+        self._held = held
+
+    def __call__(self) -> None:
+        with self._lock:
+            held, self._held = self._held, []
+            for key, limit in held:
+                limit.release(key)
+
+
+def _key_maker(per: tuple[str, ...]) -> Callable[[Grant], Key]:
+    if len(per) == 1:
+        [only] = (_PARTS[part] for part in per)
+        return only
+    makers = tuple(_PARTS[part] for part in per)
+    return lambda grant: tuple([text for make in makers for text in make(grant)])
+
+
+def _token(grant: Grant) -> Key:
+    caller = grant.caller
+    # A caller without a client token (the host application's session) is its tenant and subject.
+    return (caller.token_id,) if caller.token_id else (caller.tenant, caller.subject)
+
+
+_PARTS: dict[str, Callable[[Grant], Key]] = {
+    "token": _token,
+    "tenant": lambda grant: (grant.caller.tenant,),
+    "subject": lambda grant: (grant.caller.tenant, grant.caller.subject),
+    "upstream": lambda grant: (grant.operation.upstream,),
+    "ip": lambda grant: (_network(grant.operation.address),),
+}
+
+
+@cached(LRUCache(maxsize=4096), lock=threading.Lock())
+def _network(address: str) -> str:
+    """Return an IPv4 address as it is, an IPv6 address as its /64: a customer has at least one of those."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address[:_LONGEST_ADDRESS]
+    if parsed.version == 4:  # noqa: PLR2004 - the version of the protocol
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped) if mapped else str(ip_network(f"{parsed}/64", strict=False))

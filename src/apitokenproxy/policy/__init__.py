@@ -1,0 +1,1 @@
+"""Whether a caller may: declarative rules, and any other engine behind `PolicyEngine`."""

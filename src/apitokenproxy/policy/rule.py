@@ -1,0 +1,154 @@
+"""Rule: one declared permission or prohibition. A value that checks itself and can be asked."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import Factory, field, frozen
+
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.messages import Caller, Operation
+from apitokenproxy.policy.template import Template, compile_template
+
+Values = tuple[str, ...]
+Condition = tuple[str, str | Values]
+
+_REFERENCE = re.compile(
+    r"path\.[A-Za-z_][A-Za-z0-9_]*|caller\.(?:tenant|subject)|caller\.attributes\.[A-Za-z_][A-Za-z0-9_-]*"
+)
+_UNKNOWN = None
+
+
+def _names(value: Iterable[str] | None) -> Values | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        raise ConfigurationError(f"{value!r} must be a list of strings")
+    return tuple(value)
+
+
+def _methods(value: Iterable[str] | None) -> frozenset[bytes] | None:
+    names = _names(value)
+    return None if names is None else frozenset(name.encode() for name in names)
+
+
+def _conditions(value: Mapping[str, Any] | None) -> tuple[Condition, ...]:
+    if value is None:
+        return ()
+    return tuple((key, text if isinstance(text, str) else tuple(text)) for key, text in value.items())
+
+
+@frozen
+class Rule:
+    """Who (`tenants`, `subjects`, `scopes`) may or may not do what (`upstream`, `methods`, `path`).
+
+    What is left out matches anything. `tenants` and `subjects` list alternatives; of `scopes` the
+    caller must hold all. `path` is a template such as `/repos/{owner}/**` below the upstream's name,
+    compared case-sensitively with decoded segments. `where` compares what `path.NAME`,
+    `caller.tenant`, `caller.subject` or `caller.attributes.NAME` stands for with another of these,
+    with a text, or with a list of texts of which one must match.
+
+    What cannot be known (an attribute that the caller does not have, or that is not text) never
+    matches an allow and always matches a deny. Raises ConfigurationError.
+    """
+
+    id: str
+    effect: str = field(kw_only=True)
+    upstream: str | None = field(default=None, kw_only=True)
+    methods: frozenset[bytes] | None = field(default=None, kw_only=True, converter=_methods)
+    path: str | None = field(default=None, kw_only=True)
+    tenants: Values | None = field(default=None, kw_only=True, converter=_names)
+    subjects: Values | None = field(default=None, kw_only=True, converter=_names)
+    scopes: Values | None = field(default=None, kw_only=True, converter=_names)
+    where: tuple[Condition, ...] = field(default=None, kw_only=True, converter=_conditions)
+
+    template: Template | None = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: None if self.path is None else self._compiled(), takes_self=True),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.id:
+            raise ConfigurationError("a rule needs an id, so that the audit record can name it")
+        if self.effect not in {"allow", "deny"}:
+            raise ConfigurationError(f"rule {self.id}: effect is {self.effect!r}; it must be 'allow' or 'deny'")
+        for name in ("methods", "tenants", "subjects", "scopes"):
+            if getattr(self, name) is not None and not getattr(self, name):
+                raise ConfigurationError(f"rule {self.id}: {name} is empty; leave it out to match any")
+        for method in self.methods or ():
+            if not method.isalpha() or not method.isupper():
+                raise ConfigurationError(f"rule {self.id}: method {method.decode()!r} must be in capitals, as GET is")
+        for key, value in self.where:
+            self._check_reference(key)
+            if isinstance(value, str) and value.startswith(("path.", "caller.")):
+                self._check_reference(value)
+            if not value:
+                raise ConfigurationError(f"rule {self.id}: where {key!r} compares with nothing")
+
+    def _compiled(self) -> Template:
+        try:
+            return compile_template(self.path or "")
+        except ConfigurationError as error:
+            raise ConfigurationError(f"rule {self.id}: {error}") from None
+
+    def _check_reference(self, text: str) -> None:
+        if not _REFERENCE.fullmatch(text):
+            raise ConfigurationError(
+                f"rule {self.id}: where {text!r} is not known; "
+                "use path.NAME, caller.tenant, caller.subject or caller.attributes.NAME"
+            )
+        kind, _, name = text.partition(".")
+        if kind == "path" and (self.template is None or name not in self.template.names):
+            raise ConfigurationError(f"rule {self.id}: where {text!r} needs {{{name}}} in the path")
+
+    def mismatch(self, caller: Caller, operation: Operation, reading: tuple[str, ...]) -> str:
+        """Return the first thing that does not match, in a word; empty when the rule applies."""
+        if self.methods is not None and operation.method not in self.methods:
+            return "method"
+        if self.tenants is not None and caller.tenant not in self.tenants:
+            return "tenant"
+        if self.subjects is not None and caller.subject not in self.subjects:
+            return "subject"
+        if self.scopes is not None and not caller.scopes.issuperset(self.scopes):
+            return "scopes"
+        found: Mapping[str, str] = {}
+        if self.template is not None:
+            matched = self.template.match(reading)
+            if matched is None:
+                return "path"
+            found = matched
+        for key, expected in self.where:
+            if not self._holds(key, expected, caller, found):
+                return key
+        return ""
+
+    def _holds(self, key: str, expected: str | Values, caller: Caller, found: Mapping[str, str]) -> bool:
+        left = _texts(key, caller, found)
+        if isinstance(expected, tuple):
+            right: frozenset[str] | None = frozenset(expected)
+        elif expected.startswith(("path.", "caller.")):
+            right = _texts(expected, caller, found)
+        else:
+            right = frozenset((expected,))
+        if left is _UNKNOWN or right is _UNKNOWN:
+            return self.effect == "deny"
+        return not left.isdisjoint(right)
+
+
+def _texts(reference: str, caller: Caller, found: Mapping[str, str]) -> frozenset[str] | None:
+    """Return what a reference stands for; None when that cannot be known."""
+    if reference == "caller.tenant":
+        value: Any = caller.tenant
+    elif reference == "caller.subject":
+        value = caller.subject
+    elif reference.startswith("path."):
+        value = found.get(reference[5:])
+    else:
+        value = caller.attributes.get(reference[18:])
+    if isinstance(value, str) and value:
+        return frozenset((value,))
+    if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(v, str) and v for v in value):
+        return frozenset(value)
+    return _UNKNOWN

@@ -1,0 +1,127 @@
+"""The cache of verified tokens."""
+
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from identity_calls import Hand
+
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.identity.verified import Verified
+from apitokenproxy.messages import Caller
+
+ONE, TWO = b"1" * 32, b"2" * 32
+CALLER = Caller("acme", token_id="one")
+
+
+def test_a_verified_caller_is_kept_for_ttl_seconds() -> None:
+    """After the revocation bound the store is asked again."""
+    timer = Hand(100.0)
+    verified = Verified(ttl=1.0, timer=timer)
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    timer.now = 100.9
+    assert verified.get(ONE, 0.0) is CALLER
+    timer.now = 101.0
+    assert verified.get(ONE, 0.0) is None
+
+
+def test_the_ttl_counts_from_the_question_to_the_store() -> None:
+    """A slow store does not lengthen the time for which a revoked token works."""
+    timer = Hand(100.0)
+    verified = Verified(ttl=1.0, timer=timer)
+    ticket = verified.begin()
+    timer.now = 100.8
+    verified.fill(ONE, CALLER, math.inf, ticket)
+    assert verified.get(ONE, 0.0) is CALLER
+    timer.now = 101.1
+    assert verified.get(ONE, 0.0) is None
+    late = verified.begin()
+    timer.now = 105.0
+    verified.fill(ONE, CALLER, math.inf, late)
+    assert verified.get(ONE, 0.0) is None
+
+
+def test_an_expired_token_is_not_returned() -> None:
+    """The token's own end is looked at on every hit."""
+    verified = Verified(ttl=1000.0)
+    verified.fill(ONE, CALLER, 50.0, verified.begin())
+    assert verified.get(ONE, 49.9) is CALLER
+    assert verified.get(ONE, 50.0) is None
+
+
+def test_a_dropped_token_is_gone_in_every_generation() -> None:
+    """Two generations of one token have two digests; other tokens stay."""
+    verified = Verified(ttl=1000.0)
+    other = Caller("acme", token_id="other")
+    for digest, caller in ((ONE, CALLER), (TWO, CALLER), (b"3" * 32, other)):
+        verified.fill(digest, caller, math.inf, verified.begin())
+    verified.drop("one")
+    assert [verified.get(digest, 0.0) for digest in (ONE, TWO, b"3" * 32)] == [None, None, other]
+
+
+def test_a_fill_that_began_before_a_revocation_is_thrown_away() -> None:
+    """It may have read the token before it was revoked."""
+    verified = Verified(ttl=1000.0)
+    ticket = verified.begin()
+    verified.drop("one")
+    verified.fill(ONE, CALLER, math.inf, ticket)
+    assert verified.get(ONE, 0.0) is None
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    assert verified.get(ONE, 0.0) is CALLER
+
+
+def test_dropping_what_is_not_there_or_expired_does_nothing() -> None:
+    """Revoking a token that nobody used lately is the usual case."""
+    timer = Hand(0.0)
+    verified = Verified(ttl=1.0, timer=timer)
+    verified.drop("one")
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    timer.now = 5.0
+    verified.drop("one")
+    assert verified.get(ONE, 0.0) is None
+
+
+def test_a_bound_of_zero_keeps_nothing() -> None:
+    """Then every request asks the store."""
+    verified = Verified(ttl=0.0)
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    assert verified.get(ONE, 0.0) is None
+
+
+@pytest.mark.parametrize("ttl", [-0.1, math.nan, math.inf])
+def test_a_bound_that_is_no_time_is_refused(ttl: float) -> None:
+    """A revoked token must stop working some day."""
+    with pytest.raises(ConfigurationError, match="revocation_bound"):
+        Verified(ttl=ttl)
+
+
+def test_the_cache_is_bounded() -> None:
+    """A million tokens in use take the memory of `maxsize` of them."""
+    verified = Verified(ttl=1000.0, maxsize=10)
+    for number in range(1000):
+        verified.fill(number.to_bytes(32), Caller("t", token_id=str(number)), math.inf, verified.begin())
+    assert sum(verified.get(number.to_bytes(32), 0.0) is not None for number in range(1000)) == 10
+
+
+def test_threads_share_the_cache() -> None:
+    """Reading, filling, expiring and dropping at once end with a cache that works."""
+    verified = Verified(ttl=0.001, maxsize=50)
+    start = threading.Barrier(8)
+
+    def work(seed: int) -> None:
+        start.wait(10)
+        for turn in range(400):
+            number = (seed * 7 + turn) % 100
+            verified.fill(number.to_bytes(32), Caller("t", token_id=str(number)), math.inf, verified.begin())
+            found = verified.get(number.to_bytes(32), 0.0)
+            assert found is None or found.token_id == str(number)
+            if turn % 20 == 0:
+                verified.drop(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    fresh = Caller("t", token_id="fresh")
+    verified.fill(ONE, fresh, math.inf, verified.begin())
+    verified.drop("fresh")
+    assert verified.get(ONE, 0.0) is None

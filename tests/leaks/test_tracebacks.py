@@ -1,0 +1,216 @@
+"""Tracebacks with local variables, as error reporters send them, of what is raised inside the pipeline's stages."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from attrs import define
+from leaks.forms import assert_clean
+from loopback import UpstreamServer
+from reflecting_upstream import running_reflection
+
+from apitokenproxy import Bearer, Caller, Denial, Grant, Operation, Proxy, Query, Rule, Secret, Upstream, nonblocking
+from apitokenproxy.exchange import Exchange
+from apitokenproxy.messages import Admission, Credential, Hidden
+from apitokenproxy.policy.rules import Rules
+from apitokenproxy.testing import MemoryAudit
+
+REAL = "real/traceback+key~4f8a1c9e7b3d5062"
+STAGES = ["store", "policy", "limiter", "provider", "credential", "transport", "reply", "unreachable", "settle"]
+
+
+class Stop(BaseException):
+    """What a server or a person ends a worker with: it passes through everything."""
+
+
+@define
+class Breaking:
+    """Every kind of part at once; the one at `stage` raises `error`."""
+
+    stage: str
+    error: BaseException
+    inner: Any = None
+    ttl: float = 0.0
+
+    def _reach(self, stage: str) -> None:
+        if stage == self.stage:
+            raise self.error
+
+    # a TokenStore
+    @nonblocking
+    def find(self, token_id: str) -> Any:
+        self._reach("store")
+        return self.inner.find(token_id)
+
+    def add(self, token: Any) -> None:
+        self.inner.add(token)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    # a PolicyEngine
+    @nonblocking
+    def decide(self, caller: Caller, operation: Operation) -> Grant | Denial:
+        self._reach("policy")
+        return Rules([Rule("all", effect="allow")]).decide(caller, operation)
+
+    # a Limiter
+    @nonblocking
+    def admit(self, grant: Grant) -> Admission:
+        self._reach("limiter")
+        return Admission(settle=lambda: self._reach("settle"))
+
+    # a SecretProvider
+    @nonblocking
+    def fetch(self, reference: str) -> Secret:
+        self._reach("provider")
+        return Secret(REAL)
+
+    # a TokenProvider
+    @nonblocking
+    def credential(self, caller: Caller) -> Credential:
+        self._reach("credential")
+        return Credential(headers=((b"X-Second", Hidden(REAL.encode())),))
+
+
+class BreakingTransport(httpx.BaseTransport):
+    """A user's own transport that fails with the request in its hands."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        raise self._error
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list in which every error that ends an exchange is reported with its locals."""
+    reported: list[str] = []
+    refuse = Exchange.refuse
+
+    def reporting(self: Exchange, error: Any) -> Any:
+        for each in (error, sys.exception()):
+            if each is not None:
+                reported.append(rendered(each))
+        return refuse(self, error)
+
+    monkeypatch.setattr(Exchange, "refuse", reporting)
+    return reported
+
+
+def rendered(error: BaseException) -> str:
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format(chain=True))
+
+
+@pytest.fixture(scope="module")
+def upstream_url() -> Iterator[str]:
+    with running_reflection() as url:
+        yield url
+
+
+def build(stage: str, error: BaseException, url: str, folder: Path) -> Proxy:
+    from apitokenproxy.identity.stores import open_store  # noqa: PLC0415 - only for this
+
+    parts = Breaking(stage, error, open_store(f"sqlite:///{folder / 'tokens.db'}"))
+    place = "http://127.0.0.1:1" if stage == "unreachable" else url
+    return Proxy(
+        upstreams=[
+            Upstream(
+                "api",
+                place,
+                credential=[Bearer("kept:x"), Query("key", "kept:x"), parts],
+                allow_private=True,
+                transport=BreakingTransport(error) if stage == "transport" else None,
+            )
+        ],
+        rules=parts,
+        limits=parts,
+        store=parts,
+        audit=MemoryAudit(),
+        secret_providers={"kept": parts},
+    )
+
+
+def exercise(proxy: Proxy, token: str, path: str) -> None:
+    """Call through WSGI, where the token stands among the headers, and through a script's transport."""
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "RAW_URI": f"/api{path}",
+        "HTTP_HOST": "x",
+        "HTTP_AUTHORIZATION": f"Bearer {token}",
+        "wsgi.url_scheme": "http",
+    }
+    answer = proxy.wsgi(environ, lambda *_: None)
+    try:
+        b"".join(answer)
+    finally:
+        answer.close()  # type: ignore[attr-defined]
+    with httpx.Client(transport=proxy.transport(token)) as client:
+        client.get(f"http://proxy/api{path}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_error_report_with_locals_shows_neither_key_nor_token(
+    stage: str, reports: list[str], upstream_url: str, tmp_path: Path
+) -> None:
+    """Whichever stage fails, and whatever its exception says."""
+    error = RuntimeError("a fault")
+    proxy = build(stage, error, upstream_url, tmp_path)
+    token = proxy.tokens.issue(tenant="acme").token
+    try:
+        exercise(proxy, token, "/field" if stage == "reply" else "/ok")
+    except RuntimeError as escaped:
+        assert stage == "settle"
+        reports.append(rendered(escaped))
+    proxy.close()
+    assert reports != []
+    assert_clean({"real key": REAL, "client token": token}, {stage: "\n".join(reports).encode()})
+
+
+@pytest.mark.parametrize("stage", ["store", "policy", "limiter", "provider", "credential", "transport"])
+def test_what_ends_a_worker_shows_neither_key_nor_token(
+    stage: str, upstream_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KeyboardInterrupt and its like reach sys.excepthook with every frame of ours in their traceback."""
+    proxy = build(stage, Stop(), upstream_url, tmp_path)
+    token = proxy.tokens.issue(tenant="acme").token
+    hooked: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _kind, error, _place: hooked.append(rendered(error)))
+    try:
+        exercise(proxy, token, "/ok")
+    except Stop as stop:
+        sys.excepthook(type(stop), stop, stop.__traceback__)
+    proxy.close()
+    assert len(hooked) == 1
+    # The test's own frames hold the token; ours begin where the application is called.
+    ours = hooked[0][hooked[0].index("apitokenproxy") :]
+    assert_clean({"real key": REAL, "client token": token}, {stage: ours.encode()})
+
+
+def test_a_refusal_told_to_the_log_says_where_but_not_what(reports: list[str], upstream: UpstreamServer, tmp_path: Path) -> None:
+    """The detail of a fault names the exception's type and place, never its text."""
+    error = RuntimeError(f"I was holding {REAL}")
+    proxy = build("policy", error, upstream.url, tmp_path)
+    token = proxy.tokens.issue(tenant="acme").token
+    exercise(proxy, token, "/ok")
+    proxy.close()
+    reasons = [record.reason for record in proxy._audit.records]
+    assert [reason.startswith("RuntimeError at ") for reason in reasons] == [True, True]
+    assert_clean({"real key": REAL, "client token": token}, {"audit": "\n".join(reasons).encode()})
+
+
+def test_the_report_would_show_a_local(reports: list[str]) -> None:
+    """The rendering does show local variables, so a clean one says something."""
+
+    def fail(held: str) -> None:
+        raise RuntimeError(len(held))
+
+    attempt: Callable[[], None] = lambda: fail(REAL)  # noqa: E731 - one line is enough
+    with pytest.raises(RuntimeError) as caught:
+        attempt()
+    assert REAL in rendered(caught.value)

@@ -1,0 +1,252 @@
+"""Bodies of any size pass in flat memory, in both directions and both adapters, and nobody's slowness piles up."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from attrs import Factory, define, frozen
+from blob_upstream import blocks, checksum
+from loopback import REAL_KEY, call, wait_until
+
+HERE = Path(__file__).parent
+MIB = 1 << 20
+GROWTH = 32 * MIB
+IN_FLIGHT = 32 * MIB
+"""What may be on its way: the kernel's socket buffers on both sides of the proxy (up to 6 + 4 MiB each) and the proxy's own."""
+
+SERVERS = {
+    "uvicorn-httptools": ["-m", "uvicorn", "served_proxy:asgi", "--port", "{port}", "--http", "httptools"],
+    "uvicorn-h11": ["-m", "uvicorn", "served_proxy:asgi", "--port", "{port}", "--http", "h11"],
+    # Not waitress: it keeps whole bodies in files of its own before an application sees them.
+    "gunicorn": ["-m", "gunicorn", "served_proxy:wsgi", "--bind", "127.0.0.1:{port}", "--timeout", "600"],
+    "gunicorn-threads": ["-m", "gunicorn", "served_proxy:wsgi", "--bind", "127.0.0.1:{port}", "--threads", "4"],
+}
+
+
+@frozen
+class Served:
+    """A proxy in a process of its own, before an upstream in another."""
+
+    url: str
+    upstream: str
+    token: str
+    pid: int
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection(self.url.removeprefix("http://"), timeout=60)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def moved(self) -> dict[str, int]:
+        return call(self.upstream, "GET", "/moved").json
+
+
+@define
+class Memory:
+    """The resident memory of a process and its children in bytes, sampled every 50 ms."""
+
+    pid: int
+    baseline: int = 0
+    peak: int = 0
+    _stop: threading.Event = Factory(threading.Event)
+
+    def now(self) -> int:
+        process = psutil.Process(self.pid)
+        return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+
+    def __enter__(self) -> "Memory":
+        self.baseline = self.peak = self.now()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.05):
+            self.peak = max(self.peak, self.now())
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, self.now())
+
+    @property
+    def growth(self) -> int:
+        return self.peak - self.baseline
+
+
+@contextmanager
+def _process(*command: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, *command], cwd=HERE, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    environment = os.environ | {"DEMO_KEY": REAL_KEY}
+    with _process("blob_upstream.py", stdout=subprocess.PIPE, env=environment) as process:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        process.stdout.close()
+
+
+@pytest.fixture(params=SERVERS)
+def served(request: pytest.FixtureRequest, upstream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("DEMO_KEY", REAL_KEY)
+    monkeypatch.setenv("UPSTREAM_URL", upstream)
+    monkeypatch.setenv("STORE", f"sqlite:///{tmp_path / 'tokens.db'}")
+    monkeypatch.setenv("AUDIT", str(tmp_path / "audit.jsonl"))
+    from served_proxy import make  # noqa: PLC0415 - reads the environment
+
+    proxy = make()
+    token = proxy.tokens.issue(tenant="acme").token
+    proxy.close()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [word.format(port=port) for word in SERVERS[request.param]]
+    with _process(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: _listening(port) or process.poll() is not None, 30)
+        served = Served(f"http://127.0.0.1:{port}", upstream, token, process.pid)
+        warm_up(served)
+        yield served
+
+
+def _listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def warm_up(served: Served) -> None:
+    """Have everything imported, connected and opened that any request needs."""
+    for _ in range(3):
+        assert download(served, 100_000) == checksum(blocks(100_000))
+        assert upload(served, 100_000) == checksum(blocks(100_000))
+
+
+def download(served: Served, length: int) -> tuple[int, int]:
+    """Return length and checksum of what came."""
+    connection = served.connect()
+    try:
+        connection.request("GET", f"/api/download/{length}", headers=served.headers)
+        response = connection.getresponse()
+        assert response.status == 200
+        return checksum(iter(lambda: response.read(MIB), b""))
+    finally:
+        connection.close()
+
+
+def upload(served: Served, length: int, *, chunked: bool = False) -> tuple[int, int]:
+    """Return length and checksum of what the upstream took."""
+    connection = served.connect()
+    framing = {} if chunked else {"Content-Length": str(length)}
+    try:
+        connection.request("POST", "/api/upload", blocks(length), served.headers | framing, encode_chunked=chunked)
+        response = connection.getresponse()
+        assert response.status == 200
+        answer = json.loads(response.read())
+        return answer["length"], answer["crc"]
+    finally:
+        connection.close()
+
+
+def measured(served: Served, what: str, length: int, move: Any) -> None:
+    """Move a body, check that it arrived whole, print the figures, and hold the memory to its bound."""
+    with Memory(served.pid) as memory:
+        started = time.monotonic()
+        moved = move()
+        seconds = time.monotonic() - started
+    grown, speed = memory.growth / MIB, length / seconds / 1e6
+    print(f"\n{what} of {length // MIB} MiB: {grown:.1f} MiB growth, {speed:.0f} MB/s")  # noqa: T201 - for pytest -s
+    assert moved == checksum(blocks(length))
+    assert memory.growth < GROWTH
+
+
+def test_a_64_mib_download_passes_in_flat_memory(served: Served) -> None:
+    """Whole, and with less than 32 MiB growth."""
+    measured(served, "download", 64 * MIB, lambda: download(served, 64 * MIB))
+
+
+def test_a_64_mib_upload_passes_in_flat_memory(served: Served) -> None:
+    """Whether or not its length is known."""
+    measured(served, "upload", 64 * MIB, lambda: upload(served, 64 * MIB))
+    measured(served, "chunked upload", 64 * MIB, lambda: upload(served, 64 * MIB, chunked=True))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_1_gib_passes_in_flat_memory(served: Served) -> None:
+    """Memory depends on configuration, never on the size of a body."""
+    measured(served, "download", 1024 * MIB, lambda: download(served, 1024 * MIB))
+    measured(served, "upload", 1024 * MIB, lambda: upload(served, 1024 * MIB))
+
+
+@pytest.mark.parametrize("served", ["uvicorn-httptools", "gunicorn-threads"], indirect=True)
+def test_a_slow_reader_slows_the_upstream(served: Served) -> None:
+    """What the client has not read is not fetched, so it lies in nobody's memory."""
+    before = served.moved()["endless"]
+    connection = served.connect()
+    with Memory(served.pid) as memory:
+        connection.request("GET", "/api/endless", headers=served.headers)
+        read = _slowly(connection.getresponse(), seconds=3)
+    fetched = served.moved()["endless"] - before
+    connection.close()
+    print(f"\nslow reader: {memory.growth / MIB:.1f} MiB growth, {fetched / MIB:.0f} MiB fetched, {read / MIB:.0f} read")  # noqa: T201
+    assert read > 0
+    assert fetched - read < IN_FLIGHT
+    assert memory.growth < GROWTH
+
+
+def _slowly(response: HTTPResponse, *, seconds: float) -> int:
+    read, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        read += len(response.read(100_000))
+        time.sleep(0.1)
+    return read
+
+
+@pytest.mark.parametrize("served", ["uvicorn-httptools", "gunicorn-threads"], indirect=True)
+def test_a_slow_upstream_slows_the_sender(served: Served) -> None:
+    """What the upstream has not taken is not read from the client."""
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as client:
+        head = f"POST /api/slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.token}\r\nContent-Length: {1 << 30}\r\n\r\n"
+        client.sendall(head.encode())
+        before = served.moved()["slow"]
+        with Memory(served.pid) as memory:
+            sent = _push(client, seconds=3)
+        taken = served.moved()["slow"] - before
+    print(f"\nslow upstream: {memory.growth / MIB:.1f} MiB growth, {sent / MIB:.0f} MiB sent, {taken / MIB:.0f} taken")  # noqa: T201
+    assert taken > 0
+    assert sent - taken < IN_FLIGHT
+    assert memory.growth < GROWTH
+
+
+def _push(client: socket.socket, *, seconds: float) -> int:
+    sent, end = 0, time.monotonic() + seconds
+    client.settimeout(0.1)
+    block = b"x" * 65536
+    while time.monotonic() < end:
+        try:
+            sent += client.send(block)
+        except TimeoutError:
+            continue
+    return sent

@@ -1,0 +1,210 @@
+"""The house: which module may import which, what `import apitokenproxy` does, and what is public.
+
+The tables below are the arrows of docs/architecture.md. A module or an import that they do not name
+fails here, so that the picture and the code change together.
+"""
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import apitokenproxy
+
+HOUSE = Path(apitokenproxy.__file__).parent
+MODULES = sorted(HOUSE.rglob("*.py"))
+
+SHARED = {"_colour", "errors", "interfaces", "messages", "upstream"}
+PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
+
+EXACT = {
+    "errors": set(),
+    "messages": {"errors"},
+    "interfaces": {"messages"},
+    "_colour": {"errors"},
+    "upstream": {"errors", "interfaces", "messages"},
+    "exchange": {"errors", "interfaces", "messages"},
+    "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "upstream"},
+    "adapters": {"_colour", "errors", "messages", "pipeline"},
+    "testing": {"_colour", "errors", "messages"},
+    "proxy": (SHARED - {"upstream"}) | PARTS | {"adapters", "config", "pipeline", "upstream"},
+}
+"""What stands between the parts, and what it imports: no more and no less."""
+
+AT_MOST = {
+    **{part: SHARED for part in PARTS},
+    "config": {"credentials", "errors", "interfaces", "limits", "messages", "policy", "upstream"},
+    "cli": {"apitokenproxy", "config", "errors", "interfaces", "messages", "proxy"},
+    "__init__": SHARED | PARTS | {"proxy"},
+    "__main__": {"cli"},
+}
+"""Parts know the seams and nothing of each other; config and cli stand on top."""
+
+FOREIGN = {
+    "adapters/httpx.py": {"httpx"},
+    "cli/__init__.py": {"click"},
+    "config.py": {"cattrs"},
+    "identity/sql.py": {"sqlalchemy"},
+    "identity/sqlite_file.py": {"sqlalchemy"},
+}
+"""Every module that imports a package of others, attrs and cachetools aside. Optional packages have one each."""
+
+EVERYWHERE = {"attrs", "cachetools"}
+
+
+def _unit(path: Path) -> str:
+    """Return the folder or module of ours that a file belongs to."""
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, also inside functions, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively; write the whole name"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _ours(path: Path) -> set[str]:
+    """Return the other units of ours that a file imports."""
+    names = [name.split(".") for name in _imports(path)]
+    units = {parts[1] for parts in names if parts[0] == "apitokenproxy" and len(parts) > 1}
+    known = {_unit(module) for module in MODULES}
+    return {unit if unit in known else "apitokenproxy" for unit in units} - {_unit(path)}
+
+
+def _foreign(path: Path) -> set[str]:
+    """Return the packages of others that a file imports."""
+    return {name.split(".")[0] for name in _imports(path)} - set(sys.stdlib_module_names) - {"apitokenproxy"}
+
+
+def test_every_module_stands_in_the_picture() -> None:
+    """A new module or folder is drawn in docs/architecture.md and in the tables above."""
+    assert {_unit(path) for path in MODULES} <= {*EXACT, *AT_MOST}
+    assert {_unit(path) for path in MODULES} >= PARTS | set(EXACT)
+
+
+@pytest.mark.parametrize("unit", sorted(EXACT))
+def test_the_arrows_between_the_stages(unit: str) -> None:
+    """What holds the parts together imports exactly what the picture says."""
+    imported = set().union(*(_ours(path) for path in MODULES if _unit(path) == unit))
+    assert imported == EXACT[unit]
+
+
+@pytest.mark.parametrize("unit", sorted(AT_MOST))
+def test_parts_do_not_know_each_other(unit: str) -> None:
+    """A part imports the seams, and nothing from another part's folder."""
+    strays = {
+        (str(path.relative_to(HOUSE)), other)
+        for path in MODULES
+        if _unit(path) == unit
+        for other in _ours(path) - AT_MOST[unit]
+    }
+    assert strays == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_packages_of_others_are_imported_where_the_picture_says(path: Path) -> None:
+    """An optional package is imported by the one module that needs it; httpx and httpcore by forwarders."""
+    name = str(path.relative_to(HOUSE))
+    allowed = FOREIGN.get(name, set()) | EVERYWHERE
+    if _unit(path) == "forwarders":
+        allowed |= {"h11", "httpcore", "httpx"}
+    assert _foreign(path) - allowed == set()
+
+
+IMPORT_WITH_THE_CORE_ALONE = """
+import sys
+
+CORE = {"attr", "attrs", "cachetools", "h11", "httpcore", "httpx", "anyio", "certifi", "idna", "sniffio", "typing_extensions"}
+ALLOWED = CORE | {"apitokenproxy"} | set(sys.stdlib_module_names)
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in ALLOWED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import asyncio, attrs, cachetools, concurrent.futures, h11, httpcore, httpx, logging.handlers, sqlite3, tomllib
+
+happened = []
+def listen(event, arguments):
+    if event == "open":
+        if not str(arguments[0]).endswith((".py", ".pyc")):
+            happened.append((event, str(arguments[0])))
+    elif event.split(".")[0] in {"socket", "subprocess", "sqlite3", "shutil", "tempfile", "_thread", "pty"}:
+        happened.append((event, ""))
+    elif event in {"os.mkdir", "os.rename", "os.remove", "os.fork", "os.exec", "os.putenv", "os.system", "os.chmod"}:
+        happened.append((event, ""))
+
+before = set(sys.modules)
+sys.addaudithook(listen)
+sys.dont_write_bytecode = True
+import apitokenproxy
+assert happened == [], happened
+import threading
+assert threading.active_count() == 1, threading.enumerate()
+print("optional:", sorted({name.split(".")[0] for name in set(sys.modules) - before} - ALLOWED))
+"""
+
+
+def test_importing_needs_only_the_core_and_does_nothing() -> None:
+    """`import apitokenproxy` works without any extra, opens no file or socket and starts no thread."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT_WITH_THE_CORE_ALONE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "optional: []\n", "")
+
+
+def test_public_names_exist_and_say_what_they_mean() -> None:
+    """Every name in __all__ is there, is ours and has a docstring."""
+    for name in apitokenproxy.__all__:
+        value = getattr(apitokenproxy, name)
+        assert value.__module__.split(".")[0] == "apitokenproxy", name
+        assert (value.__doc__ or "").strip(), name
+        # attrs writes a docstring of its own only for what has none.
+        assert not value.__doc__.startswith(f"{name}("), name
+
+
+def test_nothing_else_is_public() -> None:
+    """What `apitokenproxy` shows beside __all__ are its own modules, and none of them by a private name."""
+    shown = {name for name in vars(apitokenproxy) if not name.startswith("_")}
+    modules = {_unit(path) for path in MODULES}
+    assert shown - set(apitokenproxy.__all__) <= modules
+    assert [name for name in apitokenproxy.__all__ if name.startswith("_")] == []
+    assert sorted(set(apitokenproxy.__all__)) == apitokenproxy.__all__
+
+
+def test_star_import_brings_what_all_names() -> None:
+    """`from apitokenproxy import *` brings __all__ and nothing more."""
+    namespace: dict[str, object] = {}
+    exec("from apitokenproxy import *", namespace)  # noqa: S102 - what a user types
+    assert sorted(set(namespace) - {"__builtins__"}) == apitokenproxy.__all__
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    """Each module opens with a docstring, and stays below 300 lines; errors.py is one long table."""
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    if path.name not in {"errors.py", "messages.py"}:
+        assert len(text.splitlines()) <= 310
+
+
+@pytest.mark.parametrize("name", ["errors", "interfaces", "messages", "testing"])
+def test_modules_that_others_build_on_are_documented(name: str) -> None:
+    """Every public class and function in the modules for authors of parts has a docstring."""
+    module = importlib.import_module(f"apitokenproxy.{name}")
+    bare = [
+        node.name
+        for node in ast.walk(ast.parse(Path(module.__file__ or "").read_text()))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_") and not ast.get_docstring(node)
+    ]
+    assert bare == []
