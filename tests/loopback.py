@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -246,14 +246,20 @@ def running_asgi(app: Any, **options: Any) -> Iterator[str]:
 def running_wsgi(app: Any) -> Iterator[str]:
     """Run a WSGI application under waitress in a thread; yields its URL."""
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=8)
-    thread = threading.Thread(target=server.run, daemon=True)
+
+
+    def serve() -> None:
+        with suppress(OSError, ValueError):  # its sockets are closed under it at the end
+            server.run()
+
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
-        server.asyncore.close_all()
         server.task_dispatcher.shutdown()
+        server.close()
+        server.asyncore.close_all(server._map)
         thread.join(10)
 
 

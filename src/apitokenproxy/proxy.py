@@ -121,11 +121,11 @@ class Proxy:
 
     def transport(self, token: str) -> Transport:
         """Return a transport for `httpx.Client` that calls as the holder of `token`."""
-        return Transport(self._sync_pipeline, token)
+        return Transport(self._sync_pipeline, token, self._disconnect)
 
     def async_transport(self, token: str) -> AsyncTransport:
         """Return a transport for `httpx.AsyncClient` that calls as the holder of `token`."""
-        return AsyncTransport(self._async_pipeline, token)
+        return AsyncTransport(self._async_pipeline, token, self._adisconnect)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -139,16 +139,22 @@ class Proxy:
 
     async def aclose(self) -> None:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
-        for forwarder in self._forwarders.values():
-            await forwarder.aclose()
+        await self._adisconnect()
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
-        for forwarder in self._forwarders.values():
-            forwarder.close()
+        self._disconnect()
         self._audit.close()
         self._store.close()
+
+    def _disconnect(self) -> None:
+        for forwarder in self._forwarders.values():
+            forwarder.close()
+
+    async def _adisconnect(self) -> None:
+        for forwarder in self._forwarders.values():
+            await forwarder.aclose()
 
     def missing_secrets(self) -> list[str]:
         """Try to read every secret that does not depend on the caller; return a sentence for each that fails."""

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
@@ -78,7 +79,7 @@ def run_script(script: str, *arguments: object) -> str:
 # --- who may read it ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o177])
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_only_the_owner_may_read_the_files(path: Path, umask: int) -> None:
     """The database and SQLite's own two files have mode 0600 under every umask."""
     before = os.umask(umask)
@@ -90,13 +91,14 @@ def test_only_the_owner_may_read_the_files(path: Path, umask: int) -> None:
         os.umask(before)
 
 
+@pytest.mark.parametrize("mode", [0o604, 0o602])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_file_that_everybody_may_read_is_refused(path: Path, suffix: str) -> None:
+def test_a_file_that_everybody_may_read_or_write_is_refused(path: Path, suffix: str, mode: int) -> None:
     """Its mode is not quietly repaired: somebody should know that it was open."""
     with opened(path) as store:
         store.add(a_token())
-        name = f"{path}{suffix}"
-        os.chmod(name, 0o604)
+        name = path.with_name(path.name + suffix)
+        name.chmod(mode)
         assert refusal(path) == f"store {name} is open to every user of this machine; run: chmod 600 {name}"
 
 
@@ -114,9 +116,11 @@ def test_neither_digests_nor_parameters_are_logged(path: Path, caplog: pytest.Lo
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "sqlalchemy")
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
-    token = a_token()
+    token = a_token("tenant-in-a-parameter")
     with opened(path) as store:
         store.add(token)
+        assert "INSERT INTO generations" in caplog.text
+        assert "tenant-in-a-parameter" not in caplog.text
         store.find(token.id)
         store.list()
         with pytest.raises(StoreUnavailable) as error:
@@ -320,6 +324,19 @@ def test_a_short_lock_is_waited_for(path: Path) -> None:
         assert store.list() == [token]
 
 
+def test_a_short_lock_is_waited_for_when_built(path: Path) -> None:
+    """SQLite itself does not wait for a lock when it turns on WAL."""
+    path.touch(0o600)
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE users (id)")
+        waiting = threading.Timer(0.1, lambda: other.execute("COMMIT"))
+        waiting.start()
+        with opened(path) as store:
+            assert store.list() == []
+        waiting.join()
+
+
 def test_a_database_that_disappears_is_a_fault_of_the_store(path: Path) -> None:
     """No empty database takes its place, in which every token would be unknown."""
     with opened(path) as store:
@@ -329,18 +346,16 @@ def test_a_database_that_disappears_is_a_fault_of_the_store(path: Path) -> None:
         assert not path.exists()
 
 
-def test_a_row_that_somebody_broke_is_a_fault_of_the_store(path: Path) -> None:
+@pytest.mark.parametrize(("column", "value"), [("scopes", "{"), ("created", "soon"), ("attributes", "")])
+def test_a_row_that_somebody_broke_is_a_fault_of_the_store(path: Path, column: str, value: str) -> None:
     """What cannot be read is not guessed at."""
     token = a_token()
     with opened(path) as store:
         store.add(token)
-        for column, value in (("scopes", "{"), ("created", "soon"), ("attributes", None)):
-            with closing(sqlite3.connect(path)) as other, other:
-                other.execute("PRAGMA ignore_check_constraints = ON")
-                if value is not None:
-                    other.execute(f"UPDATE tokens SET {column} = ?", (value,))
-            with pytest.raises(StoreUnavailable, match="damaged row"):
-                store.find(token.id)
+        with closing(sqlite3.connect(path)) as other, other:
+            other.execute(f"UPDATE tokens SET {column} = ?", (value,))  # noqa: S608 - the table above
+        with pytest.raises(StoreUnavailable, match="damaged row"):
+            store.find(token.id)
 
 
 def test_a_relative_path_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,12 +382,7 @@ def test_odd_names_are_taken_literally(tmp_path: Path, name: str) -> None:
 def test_building_leaves_nothing_open(path: Path) -> None:
     """A server that builds the proxy and then forks gives its children no connection."""
     SqlStore(f"sqlite:///{path}")
-    names = [os.readlink(f"/proc/self/fd/{number}") for number in _handles()]
-    assert [name for name in names if "tokens.db" in name] == []
-
-
-def _handles() -> list[str]:
-    return [number for number in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{number}").is_symlink()]
+    assert [each.path for each in psutil.Process().open_files() if "tokens.db" in each.path] == []
 
 
 FORK = """
@@ -396,7 +406,8 @@ for number in range(4):
     children.append(child)
 for turn in range(20):
     store.add(StoredToken(f"p000{turn:08}", "t", now))
-print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], len(store.list()), store._engine() is engine)
+ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+print(ended, len(store.list()), store._engine() is engine)
 store.close()
 """
 

@@ -181,7 +181,14 @@ def test_digests_do_not_show(store: TokenStore) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgresql+psycopg://user:hunter2@db/tokens", "sqlite://", "sqlite:///", "sqlite:///:memory:", "redis://x", "mysql:x"],
+    [
+        "postgresql+psycopg://user:hunter2@db/tokens",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "redis://x",
+        "mysql:x",
+    ],
 )
 def test_other_urls_are_refused_without_being_repeated(url: str) -> None:
     """A URL may hold a password, so the sentence says what is supported and nothing else."""

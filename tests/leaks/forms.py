@@ -59,5 +59,8 @@ def find(secrets: Mapping[str, str], haystack: bytes) -> list[Leak]:
 def assert_clean(secrets: Mapping[str, str], places: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> None:
     """Fail, saying where and in which form, when any secret stands in any of the places."""
     items = places.items() if isinstance(places, Mapping) else places
-    leaks = [(where, leak.name, leak.form, leak.around) for where, data in items for leak in find(secrets, data)]
-    assert leaks == []
+    leaks = [
+        f"{where}: {leak.name} ({leak.form}) in {leak.around!r}" for where, data in items for leak in find(secrets, data)
+    ]
+    if leaks:
+        raise AssertionError("\n".join(leaks[:20]))

@@ -31,7 +31,7 @@ def _forms(credential: bytes, target: bytes) -> dict[str, bytes]:
         "bare": bare,
         "base64": base64.b64encode(bare),
         "hex": bare.hex().encode(),
-        "percent": quote_from_bytes(bare, safe="").encode(),
+        "percent": quote_from_bytes(unquote_to_bytes(bare), safe="").encode(),
         "decoded": base64.b64decode(bare) if credential.startswith(b"Basic ") else unquote_to_bytes(bare),
         "target": target,
     }

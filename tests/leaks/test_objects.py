@@ -20,7 +20,7 @@ from apitokenproxy.policy.rules import Rules
 from apitokenproxy.testing import MemoryAudit
 
 
-@define
+@define(repr=False)
 class Keeping:
     """A policy engine that keeps what it was given."""
 

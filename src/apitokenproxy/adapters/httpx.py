@@ -5,7 +5,7 @@ client token is given to the transport and decides alone: placeholder keys that 
 are dropped.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -17,11 +17,16 @@ from apitokenproxy.pipeline import Pipeline
 
 
 class Transport(httpx.BaseTransport):
-    """For `httpx.Client`. The proxy it comes from stays open when it is closed."""
+    """For `httpx.Client`. Closing it closes idle connections; the proxy stays usable."""
 
-    def __init__(self, pipeline: Pipeline, token: str) -> None:
+    def __init__(self, pipeline: Pipeline, token: str, let_go: Callable[[], None]) -> None:
         self._pipeline = pipeline
         self._token = Hidden(token.encode())
+        self._let_go = let_go
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._let_go()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Take a request through the pipeline. Refusals are responses, not exceptions."""
@@ -33,11 +38,16 @@ class Transport(httpx.BaseTransport):
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """For `httpx.AsyncClient`. The proxy it comes from stays open when it is closed."""
+    """For `httpx.AsyncClient`. Closing it closes this event loop's idle connections; the proxy stays usable."""
 
-    def __init__(self, pipeline: Pipeline, token: str) -> None:
+    def __init__(self, pipeline: Pipeline, token: str, let_go: Callable[[], Awaitable[None]]) -> None:
         self._pipeline = pipeline
         self._token = Hidden(token.encode())
+        self._let_go = let_go
+
+    async def aclose(self) -> None:
+        """Close this event loop's idle connections."""
+        await self._let_go()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Take a request through the pipeline. Refusals are responses, not exceptions."""

@@ -40,11 +40,13 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\#?]|%[uU][0-9A-Fa-f]{4}")
 
 # Blanks, and what is not seen and is ignored by some (Default_Ignorable_Code_Point, UAX 44).
-_FILLER = (
-    r"[\s+\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
-    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*+"
+_BLANK = (
+    r"\s\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_DOT_SEGMENT = re.compile(rf"(?:\A|[/\\;?#]){_FILLER}\.{_FILLER}(?:\.{_FILLER})?(?:[/\\;?#]|\Z)")
+_DOT = rf"\.[+{_BLANK}]*+"
+_DOT_SEGMENT = re.compile(rf"(?:\A|[/\\;?#])[+{_BLANK}]*+{_DOT}(?:{_DOT})?(?:[/\\;?#]|\Z)")
+_BLANK_SEGMENT = re.compile(rf"(?:\A|/)[{_BLANK}]++(?:/|\Z)")
 
 _MOST_LEVELS = 4  # as it stands and decoded three times
 
@@ -115,7 +117,7 @@ def _judge(text: str, depth: int, slashes: int, upstream: Upstream | None) -> No
         raise BadTarget("the decoded path holds a character that stands for a backslash, '#' or '?'")
     if _DOT_SEGMENT.search(text) or _DOT_SEGMENT.search(folded):
         raise PathDotSegment("a segment could be read as '.' or '..'")
-    if "//" in text and not (upstream and upstream.allow_empty_segments):
+    if ("//" in text or _BLANK_SEGMENT.search(folded)) and not (upstream and upstream.allow_empty_segments):
         raise EmptySegment("the path holds an empty segment")
 
 

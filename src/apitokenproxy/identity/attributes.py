@@ -11,7 +11,7 @@ _MAX_LENGTH = 8192
 
 
 def checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a copy of `attributes`, to whose end JSON and back makes no difference.
+    """Return a copy of `attributes`, to which a way through JSON and back made no difference.
 
     Raises ConfigurationError for what JSON would change or refuse, as keys that are not text,
     tuples, dates or NaN, and for more than 8,192 characters of JSON.

@@ -68,16 +68,12 @@ def _refuse_other_sites(headers: Headers) -> None:
         if not _OWN_SITE.issuperset(sites):
             raise CrossSite("Sec-Fetch-Site says that another site made the browser send this")
         return
-    for origin in origins:
-        if [_authority(origin)] != [_without_port(host, origin) for host in hosts]:
-            raise CrossSite("Origin is not the host that the request was sent to")
+    if not all(_is_own(origin, hosts) for origin in origins):
+        raise CrossSite("Origin is not the host that the request was sent to")
 
 
-def _authority(origin: bytes) -> bytes | None:
-    scheme, separator, authority = origin.partition(b"://")
-    return _without_port(authority, scheme) if separator else None  # "null" is nobody's origin
-
-
-def _without_port(authority: bytes, origin: bytes) -> bytes:
-    scheme = origin.partition(b"://")[0].lower()
-    return authority.lower().removesuffix(_DEFAULT_PORTS.get(scheme, b""))
+def _is_own(origin: bytes, hosts: list[bytes]) -> bool:
+    scheme, _, authority = origin.lower().partition(b"://")
+    port = _DEFAULT_PORTS.get(scheme, b"")
+    own = [host.lower().removesuffix(port) for host in hosts]
+    return authority != b"" and [authority.removesuffix(port)] == own  # "null" has no authority

@@ -1,7 +1,7 @@
 """SqlStore: client tokens in an SQL database. The only module that imports SQLAlchemy.
 
 Rules:
-1. Values reach SQL as parameters only, and neither they nor rows show in SQLAlchemy's log.
+1. Values reach SQL as parameters only. Neither they nor a digest show in SQLAlchemy's log or errors.
 2. An engine is made lazily and belongs to one process: a forked child makes its own and neither
    uses nor closes what it inherited (SQLite: "How To Corrupt", 2.6).
 3. A statement that writes comes first in its transaction: SQLite waits for the write lock only there.
@@ -24,7 +24,7 @@ from apitokenproxy.messages import Hidden
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, SQLAlchemyError
     from sqlalchemy.pool import QueuePool
 except ImportError:
     raise ConfigurationError("store: an SQL store needs SQLAlchemy; install apitokenproxy[sql]") from None
@@ -193,39 +193,36 @@ class SqlStore:
     def _try(self) -> None:
         with self._engine().connect() as plain:
             connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # one process at a time; fails where writing would
-            try:
-                self._make_or_check_schema(connection)
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # of several processes, one makes the schema
+            present = set(sa.inspect(connection).get_table_names()).intersection(_METADATA.tables)
+            if present:
+                self._check_schema(connection, present)
+            else:
+                _METADATA.create_all(connection, checkfirst=False)
+                connection.execute(_META.insert(), {"name": "schema", "value": str(_VERSION)})
             connection.exec_driver_sql("COMMIT")
 
-    def _make_or_check_schema(self, connection: sa.Connection) -> None:
-        present = set(sa.inspect(connection).get_table_names()).intersection(_METADATA.tables)
-        if not present:
-            _METADATA.create_all(connection, checkfirst=False)
-            connection.execute(_META.insert(), {"name": "schema", "value": str(_VERSION)})
-            return
-        version = self._version(connection) if present == set(_METADATA.tables) else None
-        if version is None:
-            raise ConfigurationError(f"store {self._path} belongs to another program; name another path")
-        if version != _VERSION:
+    def _check_schema(self, connection: sa.Connection, present: set[str]) -> None:
+        version = _version(connection) if _META.name in present else None
+        if version is not None and version > _VERSION:
             raise ConfigurationError(
                 f"store {self._path} has schema version {version}, and this apitokenproxy knows version {_VERSION}; "
                 "upgrade apitokenproxy or name another path"
             )
+        if version != _VERSION or present != set(_METADATA.tables):
+            raise ConfigurationError(f"store {self._path} belongs to another program; name another path")
+        # Changes nothing, and fails where SQLite had to open the file read-only.
+        connection.execute(sa.update(_META).where(sa.false()).values(value=str(_VERSION)))
 
-    def _version(self, connection: sa.Connection) -> int | None:
-        try:
-            return int(connection.execute(_READ_VERSION).scalar_one())
-        except (DBAPIError, sa.exc.InvalidRequestError, ValueError):
-            return None
+
+def _version(connection: sa.Connection) -> int | None:
+    try:
+        return int(connection.execute(_READ_VERSION).scalar_one())
+    except (OperationalError, InvalidRequestError, ValueError):  # another program's columns, no row, no number
+        return None
 
 
 def _meaning(error: Exception) -> str:
-    if isinstance(error, sa.exc.TimeoutError):
-        return "has no free connection; try again"
     return sqlite_file.meaning(error.orig if isinstance(error, DBAPIError) else error)
 
 

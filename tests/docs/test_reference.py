@@ -1,0 +1,127 @@
+"""The tables of the documentation and the code say the same."""
+
+import inspect
+import re
+import tomllib
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from attrs import NOTHING, fields, frozen
+from blocks import ROOT
+
+import apitokenproxy
+from apitokenproxy import Basic, Bearer, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream
+from apitokenproxy.errors import all_errors
+from apitokenproxy.messages import AuditRecord
+from apitokenproxy.testing import MemoryAudit
+
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+CONCEPTS = ROOT / "docs" / "concepts.md"
+
+NOT_IN_A_FILE = {
+    "Proxy": {"self", "upstreams", "rules", "limits", "identity", "secret_providers"},
+    "Upstream": {"name", "transport"},
+}
+"""What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
+
+
+@frozen
+class Key:
+    """One row of a table of keys. `default` is a Python value; REQUIRED and None as such."""
+
+    name: str
+    default: Any
+
+
+REQUIRED = "required"
+
+
+def rows(text: str, marker: str) -> list[list[str]]:
+    """Return the cells of the table below a marker, without its head."""
+    _, found, after = text.partition(f"<!-- {marker} -->\n")
+    assert found, f"there is no table marked {marker}"
+    lines = after.strip().split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def documented(name: str) -> list[Key]:
+    """Return the keys that the reference lists for a class."""
+    return [Key(row[0].strip("`"), _default(row[2])) for row in rows(CONFIGURATION.read_text(), f"keys: {name}")]
+
+
+def _default(cell: str) -> Any:
+    if cell == REQUIRED:
+        return REQUIRED
+    if not cell.startswith("`"):
+        return None
+    return tomllib.loads(f"value = {cell.strip('`')}")["value"]
+
+
+def accepted(cls: type) -> list[Key]:
+    """Return the keys that a class takes, in its own order."""
+    ignored = NOT_IN_A_FILE.get(cls.__name__, set())
+    if cls is Proxy:
+        parameters = inspect.signature(Proxy.__init__).parameters.values()
+        found = [(p.name, NOTHING if p.default is p.empty else p.default) for p in parameters]
+    else:
+        found = [(field.name, field.default) for field in fields(cls) if field.init]
+    return [Key(name, _plain(default)) for name, default in found if name not in ignored]
+
+
+def _plain(default: Any) -> Any:
+    """Return a default as a file would write it."""
+    if default is NOTHING:
+        return REQUIRED
+    if isinstance(default, timedelta):
+        return f"{default.total_seconds():g}s"
+    if isinstance(default, Timeouts):
+        return None  # a table of its own
+    return list(default) if isinstance(default, tuple) else default
+
+
+@pytest.mark.parametrize("cls", [Proxy, Upstream, Timeouts, Bearer, Basic, Header, Query, Rule, Limit])
+def test_every_key_is_in_the_reference_with_its_default(cls: type) -> None:
+    """The reference lists exactly the keys that the code takes, in the same order, with the same defaults."""
+    assert documented(cls.__name__) == accepted(cls)
+
+
+def test_every_credential_kind_is_in_the_reference() -> None:
+    """Each public class of the package that is bound to a secret has a table of keys."""
+    kinds = {name for name in apitokenproxy.__all__ if hasattr(getattr(apitokenproxy, name), "bind")}
+    assert kinds == {"Basic", "Bearer", "Header", "Query"}
+    assert all(documented(name) for name in kinds)
+
+
+def test_every_error_code_is_in_the_table() -> None:
+    """The table of codes is errors.py: every status, code and title, in order, and no other."""
+    table = [tuple(row) for row in rows(CONCEPTS.read_text(), "table: errors.all_errors()")]
+    errors = sorted({(str(error.status), f"`{error.code}`", error.title) for error in all_errors()})
+    assert table == errors
+
+
+def test_every_field_of_the_audit_record_is_explained() -> None:
+    """The table of the audit record names its fields, in their order."""
+    names = [name for row in rows(CONCEPTS.read_text(), "fields: AuditRecord") for name in re.findall(r"`(\w+)`", row[0])]
+    assert names == [field.name for field in fields(AuditRecord)]
+
+
+def test_the_changelog_knows_the_version() -> None:
+    """The version in pyproject.toml has a section of its own, or is what [Unreleased] becomes."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{version}]" in changelog or f"What becomes {version}:" in changelog
+
+
+def test_every_public_name_is_used_in_the_documentation() -> None:
+    """Whoever reads all pages has met every public name."""
+    pages = "\n".join(page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    pages += "\n".join(example.read_text() for example in (ROOT / "examples").glob("*.py"))
+    assert [name for name in apitokenproxy.__all__ if not re.search(rf"\b{name}\b", pages)] == []
+
+
+def test_fakes_are_named_in_the_documentation() -> None:
+    """The public fakes are named where their users look for them."""
+    text = (ROOT / "docs" / "secrets.md").read_text()
+    fakes = [name for name, value in vars(apitokenproxy.testing).items() if inspect.isclass(value) and value.__module__ == MemoryAudit.__module__]
+    assert [name for name in fakes if f"`{name}`" not in text] == []
