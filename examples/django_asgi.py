@@ -1,5 +1,7 @@
 """uvicorn django_asgi:app. In a project of yours this is its asgi.py; the settings here stand in for its own."""
 
+from typing import Any
+
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
@@ -7,7 +9,7 @@ from apitokenproxy import Bearer, Proxy, Rule, Upstream
 
 if not settings.configured:
     settings.configure(ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
-urlpatterns = []
+urlpatterns: list[Any] = []
 
 proxy = Proxy(
     upstreams=[Upstream("github", "https://api.github.com", credential=Bearer("env:GITHUB_TOKEN"))],
@@ -18,6 +20,6 @@ proxy = Proxy(
 site = get_asgi_application()
 
 
-async def app(scope, receive, send):
+async def app(scope: Any, receive: Any, send: Any) -> None:
     mine = scope["type"] == "http" and scope["path"].startswith("/proxy/")
     await (proxy.asgi if mine else site)(scope, receive, send)

@@ -11,4 +11,4 @@ proxy = Proxy(
     store="sqlite:///tokens.db",
 )
 app = Flask(__name__)
-app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/proxy": proxy.wsgi})
+app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/proxy": proxy.wsgi})  # type: ignore[method-assign]

@@ -1,5 +1,7 @@
 """uvicorn host_identity:app. Whoever is logged in to your app may call, without a client token."""
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from starlette.middleware.sessions import SessionMiddleware
 
@@ -7,7 +9,7 @@ from apitokenproxy import Bearer, Caller, Proxy, Rule, Upstream, nonblocking
 
 
 @nonblocking
-def logged_in(scope):
+def logged_in(scope: Any) -> Caller | None:
     user = scope["session"].get("user")
     return Caller(tenant="staff", subject=user) if user else None
 
@@ -21,7 +23,7 @@ app = FastAPI(lifespan=proxy.lifespan)
 
 
 @app.post("/login/{user}")
-def login(user: str, request: Request):
+def login(user: str, request: Request) -> dict[str, str]:
     request.session["user"] = user  # after your own check of a password
     return {"user": user}
 

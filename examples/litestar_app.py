@@ -1,6 +1,7 @@
 """uvicorn litestar_app:app. Litestar takes the mount's path off, so `prefix` says where the proxy stands."""
 
 from litestar import Litestar, asgi
+from litestar.types import Receive, Scope, Send
 
 from apitokenproxy import Bearer, Proxy, Rule, Upstream
 
@@ -13,7 +14,7 @@ proxy = Proxy(
 
 
 @asgi("/proxy", is_mount=True, copy_scope=True)
-async def mounted_proxy(scope, receive, send) -> None:
+async def mounted_proxy(scope: Scope, receive: Receive, send: Send) -> None:
     await proxy.asgi(scope, receive, send)
 
 

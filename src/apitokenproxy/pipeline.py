@@ -30,6 +30,7 @@ from apitokenproxy.messages import (
 )
 from apitokenproxy.upstream import Upstream
 
+
 @frozen
 class Route:
     """One upstream as the pipeline sees it: its terms, its credential and its forwarder."""

@@ -14,6 +14,7 @@ from apitokenproxy.adapters.asgi import AsgiApp
 from apitokenproxy.adapters.httpx import AsyncTransport, Transport
 from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
+from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import combine
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
@@ -103,9 +104,18 @@ class Proxy:
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
         """Build what a configuration file describes. Raises ConfigurationError with every problem in it."""
-        from apitokenproxy.config import read_config  # noqa: PLC0415 - needs the extra `server`
-
         return cls(**read_config(path))
+
+    @classmethod
+    def problems_in(cls, path: str | Path) -> list[str]:
+        """Return every problem of a configuration file: its own, the store's, the audit file's, missing secrets."""
+        try:
+            proxy = cls.from_toml(path)
+        except ConfigurationError as error:
+            return str(error).splitlines()
+        problems = [f"{path}: {problem}" for problem in proxy.missing_secrets()]
+        proxy.close()
+        return problems
 
     # --- ways in ----------------------------------------------------------------------------
 
@@ -204,14 +214,12 @@ class Proxy:
     def _authenticator(self) -> FirstOf:
         authenticators: list[Any] = [ClientTokens(self._store, self._verified)]
         if self._identity is not None:
-            custom = hasattr(self._identity, "authenticate")
-            authenticators.append(self._identity if custom else HostIdentity(self._identity))  # type: ignore[arg-type]
+            is_part = hasattr(self._identity, "authenticate") or hasattr(self._identity, "bind")
+            authenticators.append(self._identity if is_part else HostIdentity(self._identity))
         return FirstOf(authenticators)
 
 
-def _credential(
-    upstream: Upstream, secrets: SecretReader, colour: Colour
-) -> Callable[[Caller], Awaitable[Credential]]:
+def _credential(upstream: Upstream, secrets: SecretReader, colour: Colour) -> Callable[[Caller], Awaitable[Credential]]:
     return combine(
         [
             kind.bind(secrets) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential)
@@ -254,4 +262,6 @@ def _network(address: str) -> Any:
     try:
         return ip_network(address)
     except ValueError:
-        raise ConfigurationError(f"trusted_proxies: {address!r} is not an address or network, as 10.0.0.0/8 is") from None
+        raise ConfigurationError(
+            f"trusted_proxies: {address!r} is not an address or network, as 10.0.0.0/8 is"
+        ) from None

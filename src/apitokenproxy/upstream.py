@@ -59,7 +59,9 @@ class Upstream:
     transport: Any = field(default=None, kw_only=True, repr=False)
 
     origin: Origin = field(init=False, default=Factory(lambda self: self._make_origin(), takes_self=True))
-    base: bytes = field(init=False, default=Factory(lambda self: urlsplit(self.url).path.rstrip("/").encode(), takes_self=True))
+    base: bytes = field(
+        init=False, default=Factory(lambda self: urlsplit(self.url).path.rstrip("/").encode(), takes_self=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

@@ -3,7 +3,7 @@
 The text of a block is run as it stands, but for three replacements (`against`):
 1. `https://HOST` of an `Upstream(...)` or a TOML `url` becomes the loopback upstream's address, and
    `allow_private` is set, since a loopback address is meant then;
-2. the port 8000 becomes one that is free;
+2. the ports 8000 and 8080 of 127.0.0.1 become one that is free;
 3. nothing else.
 
 What stands in an HTML comment right above a block is its marker: how, or why not, it is run.
@@ -45,7 +45,9 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     """Return the blocks of a page in order; all of them, or those in some languages."""
     text = page.read_text()
     found = [
-        Block(page, text.count("\n", 0, match.start("text")) + 1, match["language"], match["marker"] or "", match["text"])
+        Block(
+            page, text.count("\n", 0, match.start("text")) + 1, match["language"], match["marker"] or "", match["text"]
+        )
         for match in _BLOCK.finditer(text)
     ]
     return [block for block in found if not languages or block.language in languages]
@@ -61,7 +63,7 @@ def against(text: str, url: str, port: int = 8000) -> str:
     """Return a block's text with the upstreams on loopback at `url` and the proxy at `port`."""
     text = _PYTHON_URL.sub(rf'\1"{url}\2", allow_private=True,', text)
     text = _TOML_URL.sub(rf'url = "{url}\1"\nallow_private = true', text)
-    return text.replace("8000", str(port))
+    return re.sub(r"127\.0\.0\.1:80[08]0", f"127.0.0.1:{port}", text)
 
 
 def matches(expected: str, actual: str) -> bool:

@@ -11,7 +11,7 @@ from attrs import NOTHING, fields, frozen
 from blocks import ROOT
 
 import apitokenproxy
-from apitokenproxy import Basic, Bearer, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream
+from apitokenproxy import Basic, Bearer, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream, config
 from apitokenproxy.errors import all_errors
 from apitokenproxy.messages import AuditRecord
 from apitokenproxy.testing import MemoryAudit
@@ -35,6 +35,9 @@ class Key:
 
 
 REQUIRED = "required"
+
+IN_A_FILE = {"Proxy": {"store": Key("store", config.DEFAULT_STORE)}, "Limit": {"id": Key("name", REQUIRED)}}
+"""Where a file has another default, or another name, than Python."""
 
 
 def rows(text: str, marker: str) -> list[list[str]]:
@@ -66,7 +69,8 @@ def accepted(cls: type) -> list[Key]:
         found = [(p.name, NOTHING if p.default is p.empty else p.default) for p in parameters]
     else:
         found = [(field.name, field.default) for field in fields(cls) if field.init]
-    return [Key(name, _plain(default)) for name, default in found if name not in ignored]
+    written = IN_A_FILE.get(cls.__name__, {})
+    return [written.get(name, Key(name, _plain(default))) for name, default in found if name not in ignored]
 
 
 def _plain(default: Any) -> Any:
@@ -102,7 +106,9 @@ def test_every_error_code_is_in_the_table() -> None:
 
 def test_every_field_of_the_audit_record_is_explained() -> None:
     """The table of the audit record names its fields, in their order."""
-    names = [name for row in rows(CONCEPTS.read_text(), "fields: AuditRecord") for name in re.findall(r"`(\w+)`", row[0])]
+    names = [
+        name for row in rows(CONCEPTS.read_text(), "fields: AuditRecord") for name in re.findall(r"`(\w+)`", row[0])
+    ]
     assert names == [field.name for field in fields(AuditRecord)]
 
 
@@ -123,5 +129,9 @@ def test_every_public_name_is_used_in_the_documentation() -> None:
 def test_fakes_are_named_in_the_documentation() -> None:
     """The public fakes are named where their users look for them."""
     text = (ROOT / "docs" / "secrets.md").read_text()
-    fakes = [name for name, value in vars(apitokenproxy.testing).items() if inspect.isclass(value) and value.__module__ == MemoryAudit.__module__]
+    fakes = [
+        name
+        for name, value in vars(apitokenproxy.testing).items()
+        if inspect.isclass(value) and value.__module__ == MemoryAudit.__module__
+    ]
     assert [name for name in fakes if f"`{name}`" not in text] == []

@@ -69,7 +69,7 @@ def values(headers: Headers, name: bytes) -> list[bytes]:
 # --- what a backend might read --------------------------------------------------------------
 
 _OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf][\x80-\xbf]")
-_UNSEEN = ("Cf", "Mn")
+_UNSEEN = {"Cf"}
 
 
 def _overlong(raw: bytes) -> bytes:

@@ -138,5 +138,3 @@ async def open_asyncio_stream(origin: Origin, tls: Any) -> AsyncioStream:
             else:
                 return stream
         raise failure
-
-

@@ -28,7 +28,9 @@ def check_addresses(addresses: Sequence[str], *, allow_private: bool) -> None:
     if not allow_private:
         for address in addresses:
             if not is_public(address):
-                raise ForbiddenAddress(f"it resolves to {address}, which is not public; set allow_private if it is meant")
+                raise ForbiddenAddress(
+                    f"it resolves to {address}, which is not public; set allow_private if it is meant"
+                )
 
 
 def is_public(address: str) -> bool:

@@ -75,5 +75,5 @@ def _refuse_other_sites(headers: Headers) -> None:
 def _is_own(origin: bytes, hosts: list[bytes]) -> bool:
     scheme, _, authority = origin.lower().partition(b"://")
     port = _DEFAULT_PORTS.get(scheme, b"")
-    own = [host.lower().removesuffix(port) for host in hosts]
-    return authority != b"" and [authority.removesuffix(port)] == own  # "null" has no authority
+    named = authority.removesuffix(port)  # empty for "null", which is nobody's origin
+    return named != b"" and [named] == [host.lower().removesuffix(port) for host in hosts]

@@ -7,19 +7,15 @@ Rules:
 3. A statement that writes comes first in its transaction: SQLite waits for the write lock only there.
 """
 
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
-from itertools import groupby
-from operator import itemgetter
-from typing import Any
 
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
-from apitokenproxy.identity import sqlite_file
-from apitokenproxy.interfaces import Generation, StoredToken
+from apitokenproxy.identity import rows, sqlite_file
+from apitokenproxy.interfaces import StoredToken
 from apitokenproxy.messages import Hidden
 
 try:
@@ -30,7 +26,6 @@ except ImportError:
     raise ConfigurationError("store: an SQL store needs SQLAlchemy; install apitokenproxy[sql]") from None
 
 _VERSION = 1
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class _Digest(sa.TypeDecorator[bytes]):
@@ -43,7 +38,7 @@ class _Digest(sa.TypeDecorator[bytes]):
         return None if value is None else Hidden(value)
 
 
-# Times are microseconds since the epoch: exact, ordered, and without a time zone to lose.
+# `rows` says what stands in the columns.
 _METADATA = sa.MetaData()
 _META = sa.Table(
     "meta",
@@ -114,30 +109,11 @@ class SqlStore:
     def find(self, token_id: str) -> StoredToken | None:
         """Return the token with that id. Raises StoreUnavailable."""
         with self._translated(), self._engine().connect() as connection:
-            return _one(connection.execute(_FIND, {"token_id": token_id}))
+            return rows.one(connection.execute(_FIND, {"token_id": token_id}))
 
     def add(self, token: StoredToken) -> None:
         """Keep a new token. Raises StoreUnavailable, also when its id or a digest is there already."""
-        row = {
-            "id": token.id,
-            "tenant": token.tenant,
-            "subject": token.subject,
-            "scopes": json.dumps(sorted(token.scopes)),
-            "attributes": json.dumps(dict(token.attributes)),
-            "created": _micros(token.created),
-            "expires": _micros_or_none(token.expires),
-            "revoked": _micros_or_none(token.revoked),
-        }
-        generations = [
-            {
-                "token_id": token.id,
-                "number": generation.number,
-                "digest": generation.digest,
-                "created": _micros(generation.created),
-                "retired": _micros_or_none(generation.retired),
-            }
-            for generation in token.generations
-        ]
+        row, generations = rows.of(token)
         with self._translated(), self._engine().begin() as connection:
             connection.execute(_TOKENS.insert(), row)
             if generations:
@@ -149,14 +125,14 @@ class SqlStore:
         Raises StoreUnavailable.
         """
         with self._translated(), self._engine().begin() as connection:
-            connection.execute(_REVOKE, {"token_id": token_id, "moment": _micros(when)})
-            return _one(connection.execute(_FIND, {"token_id": token_id}))
+            connection.execute(_REVOKE, {"token_id": token_id, "moment": rows.micros(when)})
+            return rows.one(connection.execute(_FIND, {"token_id": token_id}))
 
     def list(self, tenant: str | None = None) -> list[StoredToken]:
         """Return all tokens, oldest first, or those of one tenant. Raises StoreUnavailable."""
         statement = _LIST if tenant is None else _LIST.where(_TOKENS.c.tenant == tenant)
         with self._translated(), self._engine().connect() as connection:
-            return _tokens(connection.execute(statement))
+            return rows.tokens(connection.execute(statement))
 
     def close(self) -> None:
         """Close this process's connections. A later call opens new ones."""
@@ -224,54 +200,3 @@ def _version(connection: sa.Connection) -> int | None:
 
 def _meaning(error: Exception) -> str:
     return sqlite_file.meaning(error.orig if isinstance(error, DBAPIError) else error)
-
-
-# --- rows -----------------------------------------------------------------------------------
-
-
-def _one(rows: Iterable[Any]) -> StoredToken | None:
-    return next(iter(_tokens(rows)), None)
-
-
-def _tokens(rows: Iterable[Any]) -> list[StoredToken]:
-    """Put together the tokens whose rows (one a generation) stand next to each other."""
-    groups = [tuple(group) for _, group in groupby(rows, key=itemgetter(0))]
-    try:
-        return [_token(group) for group in groups]
-    except (ValueError, TypeError, OverflowError) as error:  # not written by this module
-        raise StoreUnavailable(f"the token store holds a damaged row ({type(error).__name__})") from None
-
-
-def _token(rows: tuple[Any, ...]) -> StoredToken:
-    token_id, tenant, subject, scopes, attributes, created, expires, revoked, *_ = rows[0]
-    return StoredToken(
-        id=token_id,
-        tenant=tenant,
-        created=_moment(created),
-        subject=subject,
-        scopes=frozenset(json.loads(scopes)),
-        attributes=json.loads(attributes),
-        expires=_moment_or_none(expires),
-        revoked=_moment_or_none(revoked),
-        generations=tuple(
-            Generation(number, digest, _moment(made), _moment_or_none(retired))
-            for *_, number, digest, made, retired in rows
-            if number is not None
-        ),
-    )
-
-
-def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def _moment_or_none(micros: int | None) -> datetime | None:
-    return None if micros is None else _moment(micros)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _micros_or_none(moment: datetime | None) -> int | None:
-    return None if moment is None else _micros(moment)

@@ -21,13 +21,13 @@ class Rate:
     """GCRA, the generic cell rate algorithm: one time per key says how far ahead of its pace it is."""
 
     def __init__(self, limit: Limit, max_keys: int) -> None:
-        self._id = limit.id
+        self._name = limit.name
         self._interval = SECONDS[limit.unit] / limit.count
         self._burst = limit.count if limit.burst is None else limit.burst
         self._tolerance = self._interval * self._burst
         self._max_keys = max_keys
         self._arrivals: OrderedDict[Key, float] = OrderedDict()
-        self.policy = f'"{limit.id}";q={self._burst};w={max(1, round(self._tolerance))}'
+        self.policy = f'"{limit.name}";q={self._burst};w={max(1, round(self._tolerance))}'
 
     def check(self, key: Key, now: float, _today: datetime) -> None:
         """Raise RateLimited when the key is ahead of its pace by more than its burst."""
@@ -35,7 +35,7 @@ class Rate:
         # A nanosecond of tolerance: sums of floats must not refuse the last of a burst.
         early = arrival + self._interval - self._tolerance - now
         if early > 1e-9:
-            raise RateLimited(f"limit {self._id}", retry_after=early)
+            raise RateLimited(f"limit {self._name}", retry_after=early)
 
     def take(self, key: Key, now: float) -> str:
         """Count one and return what is left as a RateLimit item."""
@@ -47,7 +47,7 @@ class Rate:
             arrivals.popitem(last=False)
         ahead = arrival - now
         left = int((self._tolerance - ahead) / self._interval + 1e-9)
-        return f'"{self._id}";r={left};t={int(ahead) + 1}'
+        return f'"{self._name}";r={left};t={int(ahead) + 1}'
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -57,14 +57,14 @@ class Quota:
     """A count per calendar window in UTC. A wall clock that steps back does not reopen a window."""
 
     def __init__(self, limit: Limit, max_keys: int) -> None:
-        self._id = limit.id
+        self._name = limit.name
         self._cap = limit.count
         self._unit = limit.unit
         self._max_keys = max_keys
         self._used: dict[Key, int] = {}
         self._start = datetime.min.replace(tzinfo=UTC)
         self._end = self._start
-        self.policy = f'"{limit.id}";q={limit.count};w={SECONDS[limit.unit]}'
+        self.policy = f'"{limit.name}";q={limit.count};w={SECONDS[limit.unit]}'
 
     def check(self, key: Key, _now: float, today: datetime) -> None:
         """Raise QuotaExceeded when the window's allowance is used up."""
@@ -76,15 +76,15 @@ class Quota:
         if used is None:
             if len(self._used) >= self._max_keys:
                 raise LimiterUnavailable(
-                    f"limit {self._id} counts {self._max_keys} keys already", retry_after=self._left
+                    f"limit {self._name} counts {self._max_keys} keys already", retry_after=self._left
                 )
         elif used >= self._cap:
-            raise QuotaExceeded(f"limit {self._id}", retry_after=self._left)
+            raise QuotaExceeded(f"limit {self._name}", retry_after=self._left)
 
     def take(self, key: Key, _now: float) -> str:
         """Count one and return what is left as a RateLimit item."""
         used = self._used[key] = self._used.get(key, 0) + 1
-        return f'"{self._id}";r={self._cap - used};t={int(self._left)}'
+        return f'"{self._name}";r={self._cap - used};t={int(self._left)}'
 
     def __len__(self) -> int:
         return len(self._used)
@@ -94,14 +94,14 @@ class Concurrency:
     """A count of what is in flight."""
 
     def __init__(self, limit: Limit) -> None:
-        self._id = limit.id
+        self._name = limit.name
         self._cap = limit.count
         self._running: dict[Key, int] = {}
 
     def check(self, key: Key, _now: float, _today: datetime) -> None:
         """Raise ConcurrencyExceeded when as many are in flight as may be."""
         if self._running.get(key, 0) >= self._cap:
-            raise ConcurrencyExceeded(f"limit {self._id}", retry_after=1.0)
+            raise ConcurrencyExceeded(f"limit {self._name}", retry_after=1.0)
 
     def take(self, key: Key, _now: float) -> str:
         """Count one in."""

@@ -9,7 +9,7 @@ from apitokenproxy.errors import ConfigurationError
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "month": 31 * 86400}
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _COUNTED = re.compile(r"([1-9][0-9]{0,14})/([a-z]+)")
 _PER = ("token", "tenant", "subject", "upstream", "ip")
 _RATE_UNITS = ("second", "minute", "hour", "day")
@@ -29,7 +29,7 @@ class Limit:
     the rate's count). A quota counts in calendar windows in UTC. Raises ConfigurationError.
     """
 
-    id: str
+    name: str
     per: tuple[str, ...] = field(kw_only=True, converter=_tuple)
     rate: str | None = field(default=None, kw_only=True)
     burst: int | None = field(default=None, kw_only=True)
@@ -41,29 +41,29 @@ class Limit:
 
     def __attrs_post_init__(self) -> None:
         if not self.per:
-            raise ConfigurationError(f"limit {self.id}: per is empty; use one or several of {', '.join(_PER)}")
+            raise ConfigurationError(f"limit {self.name}: per is empty; use one or several of {', '.join(_PER)}")
         for part in self.per:
             if part not in _PER:
-                raise ConfigurationError(f"limit {self.id}: per {part!r} is not known; use {', '.join(_PER)}")
+                raise ConfigurationError(f"limit {self.name}: per {part!r} is not known; use {', '.join(_PER)}")
         if len(self.per) != len(set(self.per)):
-            raise ConfigurationError(f"limit {self.id}: per names something twice")
+            raise ConfigurationError(f"limit {self.name}: per names something twice")
         if self.burst is not None and (self.rate is None or self.burst < 1):
-            raise ConfigurationError(f"limit {self.id}: burst goes with rate and must be at least 1")
+            raise ConfigurationError(f"limit {self.name}: burst goes with rate and must be at least 1")
 
     def _counted(self) -> tuple[int, str]:
-        if not _ID.fullmatch(self.id):
-            raise ConfigurationError(f"limit {self.id!r}: an id has letters, digits, '_', '.' and '-', at most 64")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"limit {self.name!r}: a name has letters, digits, '_', '.' and '-', at most 64")
         if sum(value is not None for value in (self.rate, self.quota, self.concurrency)) != 1:
-            raise ConfigurationError(f"limit {self.id}: give exactly one of rate, quota and concurrency")
+            raise ConfigurationError(f"limit {self.name}: give exactly one of rate, quota and concurrency")
         if self.concurrency is not None:
             if self.concurrency < 1:
-                raise ConfigurationError(f"limit {self.id}: concurrency is {self.concurrency}; it must be at least 1")
+                raise ConfigurationError(f"limit {self.name}: concurrency is {self.concurrency}; it must be at least 1")
             return self.concurrency, ""
         kind, text, units = ("rate", self.rate, _RATE_UNITS) if self.rate else ("quota", self.quota, _QUOTA_UNITS)
         found = _COUNTED.fullmatch(text or "")
         if not found or found[2] not in units:
             example = "100/minute" if kind == "rate" else "10000/month"
             raise ConfigurationError(
-                f"limit {self.id}: {kind} {text!r} is not like {example!r}; the unit is one of {', '.join(units)}"
+                f"limit {self.name}: {kind} {text!r} is not like {example!r}; the unit is one of {', '.join(units)}"
             )
         return int(found[1]), found[2]

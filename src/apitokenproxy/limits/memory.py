@@ -38,10 +38,10 @@ class MemoryLimiter:
         clock: Callable[[], float] = time.monotonic,
         today: Callable[[], datetime] = _utc,
     ) -> None:
-        ids = [limit.id for limit in limits]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise ConfigurationError(f"limit {name}: another limit has this id; give each its own")
+        names = [limit.name for limit in limits]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
         self._counters: tuple[tuple[Callable[[Grant], Key], Counter], ...] = tuple(
             (_key_maker(limit.per), counter(limit, max_keys)) for limit in limits
         )

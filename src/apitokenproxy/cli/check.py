@@ -1,0 +1,34 @@
+"""`apitokenproxy check`: every problem of a configuration at once."""
+
+import sys
+
+import click
+
+from apitokenproxy.cli.options import config_option
+from apitokenproxy.config import read_config
+from apitokenproxy.proxy import Proxy
+
+
+@click.command()
+@config_option
+def check(config: str) -> None:
+    """Report every problem of a configuration, with its path.
+
+    Tries the store, the audit file and the secrets as well. Exit code 1 when there is a problem.
+
+    \b
+    Examples:
+      apitokenproxy check
+      apitokenproxy check -c production.toml
+    """
+    problems = Proxy.problems_in(config)
+    for problem in problems:
+        click.secho(f"error: {problem}", fg="red", err=True)
+    if problems:
+        sys.exit(1)
+    read = read_config(config)
+    names = ", ".join(upstream.name for upstream in read["upstreams"])
+    click.echo(
+        f"{config}: ok: upstreams {names}; {len(read['rules'])} rules, {len(read['limits'])} limits; "
+        f"store {read['store']}; audit {read.get('audit', 'to the log only')}"
+    )

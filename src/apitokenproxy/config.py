@@ -1,0 +1,252 @@
+"""The configuration file: TOML in, the arguments of `Proxy` out, every problem named with its path.
+
+Rules:
+1. All problems of a file are told at once.
+2. An unknown key is a problem: a misspelt `deny` must never be a rule that is not there.
+3. Nothing is expanded. A `$NAME` is a dollar sign and a name.
+4. Relative paths are relative to the current directory.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from apitokenproxy.credentials.basic import Basic
+from apitokenproxy.credentials.bearer import Bearer
+from apitokenproxy.credentials.header import Header
+from apitokenproxy.credentials.query import Query
+from apitokenproxy.durations import parse_duration
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.limits.limit import Limit
+from apitokenproxy.messages import Timeouts
+from apitokenproxy.policy.rule import Rule
+from apitokenproxy.upstream import Upstream
+
+DEFAULT_STORE = "sqlite:///apitokenproxy.db"
+
+Keys = Mapping[str, str]
+"""The keys of a table, each with the kind of value it takes; a `!` marks what must be there."""
+
+_TOP: Keys = {"proxy": "table", "upstreams": "!table", "rules": "tables", "limits": "tables"}
+_PROXY: Keys = {
+    "store": "string",
+    "audit": "string",
+    "prefix": "string",
+    "token_header": "string",
+    "revocation_bound": "string",
+    "trusted_proxies": "strings",
+}
+_UPSTREAM: Keys = {
+    "url": "!string",
+    "credential": "!table or tables",
+    "allow_private": "boolean",
+    "ca": "string",
+    "timeouts": "table",
+    "max_connections": "integer",
+    "max_body": "integer",
+    "allow_encoded_slash": "boolean",
+    "allow_empty_segments": "boolean",
+    "allow_path_parameters": "boolean",
+    "allow_encoded_percent": "boolean",
+    "allow_foreign_redirects": "boolean",
+}
+_TIMEOUTS: Keys = {"pool": "number", "connect": "number", "read": "number", "write": "number"}
+_RULE: Keys = {
+    "id": "!string",
+    "effect": "!string",
+    "upstream": "string",
+    "methods": "strings",
+    "path": "string",
+    "tenants": "strings",
+    "subjects": "strings",
+    "scopes": "strings",
+    "where": "texts",
+}
+_LIMIT: Keys = {
+    "name": "!string",
+    "per": "!strings",
+    "rate": "string",
+    "burst": "integer",
+    "quota": "string",
+    "concurrency": "integer",
+}
+_CREDENTIALS: Mapping[str, tuple[type, Keys]] = {
+    "bearer": (Bearer, {"type": "!string", "secret": "!string"}),
+    "basic": (Basic, {"type": "!string", "secret": "!string", "username": "string"}),
+    "header": (Header, {"type": "!string", "name": "!string", "secret": "!string", "template": "string"}),
+    "query": (Query, {"type": "!string", "name": "!string", "secret": "!string"}),
+}
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "string": (lambda value: isinstance(value, str), "a string"),
+    "boolean": (lambda value: isinstance(value, bool), "true or false"),
+    "integer": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
+    "number": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number of seconds"),
+    "strings": (_is_texts, "a list of strings"),
+    "table": (lambda value: isinstance(value, dict), "a table"),
+    "tables": (lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value), "[[tables]]"),
+    "table or tables": (
+        lambda value: (
+            isinstance(value, dict)
+            or (isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value))
+        ),
+        'a table such as { type = "bearer", secret = "env:API_KEY" }, or a list of them',
+    ),
+    "texts": (
+        lambda value: isinstance(value, dict) and all(isinstance(v, str) or _is_texts(v) for v in value.values()),
+        "a table of strings",
+    ),
+}
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the arguments for `Proxy`. Raises ConfigurationError with one line for every problem."""
+    reader = _Reader(str(path))
+    arguments = reader.read(_load(Path(path)))
+    if reader.problems:
+        raise ConfigurationError("\n".join(reader.problems))
+    return arguments
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: there is no such file; name another with -c FILE") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+
+
+@define
+class _Reader:
+    """Reads tables and gathers problems as it goes; what is wrong is left out of what it returns."""
+
+    file: str
+    problems: list[str] = field(factory=list)
+
+    def problem(self, path: str, text: str) -> None:
+        self.problems.append(f"{self.file}: {path}: {text}" if path else f"{self.file}: {text}")
+
+    def read(self, data: dict[str, Any]) -> dict[str, Any]:
+        top = self.table(data, "", _TOP)
+        arguments = self.table(top.get("proxy", {}), "proxy", _PROXY)
+        arguments.setdefault("store", DEFAULT_STORE)
+        if "revocation_bound" in arguments:
+            arguments["revocation_bound"] = self.made(
+                "proxy.revocation_bound", parse_duration, arguments["revocation_bound"]
+            )
+        upstreams = {name: self.upstream(name, table) for name, table in top.get("upstreams", {}).items()}
+        arguments["upstreams"] = [upstream for upstream in upstreams.values() if upstream is not None]
+        if not upstreams and "upstreams" in top:
+            self.problem("upstreams", "is empty; name at least one API to stand before")
+        arguments["rules"] = self.items(top.get("rules", []), "rules", _RULE, Rule, "id")
+        for number, table in enumerate(top.get("rules", [])):
+            name = table.get("upstream")
+            if isinstance(name, str) and name not in upstreams:
+                self.problem(
+                    f"rules[{number}].upstream", f"there is no upstream {name!r}{_suggestion(name, upstreams)}"
+                )
+        arguments["limits"] = self.items(top.get("limits", []), "limits", _LIMIT, Limit, "name")
+        return arguments
+
+    def table(self, data: Any, path: str, keys: Keys) -> dict[str, Any]:
+        """Return the values of a table that are of their kind."""
+        if not isinstance(data, dict):
+            self.problem(path, "must be a table")
+            return {}
+        prefix = f"{path}." if path else ""
+        found = {}
+        for key, value in data.items():
+            if key not in keys:
+                self.problem(f"{prefix}{key}", f"unknown key{_suggestion(key, keys)}")
+                continue
+            is_of_kind, kind = _KINDS[keys[key].removeprefix("!")]
+            if is_of_kind(value):
+                found[key] = value
+            else:
+                self.problem(f"{prefix}{key}", f"must be {kind}, not {_described(value)}")
+        for key, kind in keys.items():
+            if kind.startswith("!") and key not in data:
+                self.problem(f"{prefix}{key}", "is missing")
+        return found
+
+    def made(self, path: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what is made, or None after noting why it cannot be."""
+        try:
+            return make(*args, **kwargs)
+        except ConfigurationError as error:
+            self.problem(path, str(error))
+            return None
+
+    def upstream(self, name: str, data: Any) -> Upstream | None:
+        path = f"upstreams.{name}"
+        before = len(self.problems)
+        values = self.table(data, path, _UPSTREAM)
+        if "timeouts" in values:
+            values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", _TIMEOUTS))
+        if "credential" in values:
+            given = values["credential"]
+            tables = given if isinstance(given, list) else [given]
+            values["credential"] = [self.credential(f"{path}.credential", table) for table in tables]
+        if len(self.problems) > before:
+            return None
+        made: Upstream | None = self.made(path, Upstream, name, values.pop("url"), **values)
+        return made
+
+    def credential(self, path: str, data: dict[str, Any]) -> Any:
+        kind = data.get("type")
+        if kind not in _CREDENTIALS:
+            known = ", ".join(_CREDENTIALS)
+            self.problem(f"{path}.type", f"must be one of {known}{_suggestion(str(kind), _CREDENTIALS)}")
+            return None
+        make, keys = _CREDENTIALS[kind]
+        before = len(self.problems)
+        values = self.table(data, path, keys)
+        if len(self.problems) > before:
+            return None
+        return self.made(path, make, **{key: value for key, value in values.items() if key != "type"})
+
+    def items(self, tables: list[Any], path: str, keys: Keys, make: type, name: str) -> list[Any]:
+        """Return what an array of tables makes; `name` is the key that must not repeat."""
+        made = []
+        seen: set[str] = set()
+        for number, data in enumerate(tables):
+            place = f"{path}[{number}]"
+            before = len(self.problems)
+            values = self.table(data, place, keys)
+            if values.get(name) in seen:
+                self.problem(f"{place}.{name}", f"{values[name]!r} is used twice; give each its own")
+            if len(self.problems) == before:
+                seen.add(values[name])
+                made.append(self.made(place, make, values.pop(name), **values))
+        return made
+
+
+def _suggestion(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}" if known else ""
+
+
+def _described(value: object) -> str:
+    names = {
+        str: "a string",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        list: "a list",
+        dict: "a table",
+    }
+    return names.get(type(value), "a date or time")
