@@ -21,7 +21,7 @@ import asyncio
 import concurrent.futures
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from apitokenproxy.errors import ConfigurationError, InternalFault
 
@@ -85,8 +85,10 @@ class _Async:
 class _Sync:
     def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
         if _is_async(function):
-            message = f"{_name(function)} is async def and cannot run under WSGI; write it as a plain def, or mount proxy.asgi"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"{_name(function)} is async def and cannot run under WSGI; "
+                "write it as a plain def, or mount proxy.asgi"
+            )
         return _in_place(function, returns)
 
     async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
@@ -122,14 +124,11 @@ def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...])
 def _checked(function: Callable[..., Any], result: Any, returns: type[T] | tuple[type, ...]) -> T:
     if isinstance(result, returns):
         return result  # type: ignore[return-value]
-    _refuse_result(function, result)
-
-
-def _refuse_result(function: Callable[..., Any], result: Any) -> NoReturn:
     if inspect.iscoroutine(result):
         result.close()  # nobody will await it; this also silences the warning about that
-    message = f"{_name(function)} returned {type(result).__name__}, which is not what a part of its kind returns"
-    raise InternalFault(message)
+    raise InternalFault(
+        f"{_name(function)} returned {type(result).__name__}, which is not what a part of its kind returns"
+    )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

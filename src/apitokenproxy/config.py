@@ -207,10 +207,10 @@ class _Reader:
         return made
 
     def credential(self, path: str, data: dict[str, Any]) -> Any:
-        kind = data.get("type")
+        kind = str(data.get("type"))
         if kind not in _CREDENTIALS:
             known = ", ".join(_CREDENTIALS)
-            self.problem(f"{path}.type", f"must be one of {known}{_suggestion(str(kind), _CREDENTIALS)}")
+            self.problem(f"{path}.type", f"must be one of {known}{_suggestion(kind, _CREDENTIALS)}")
             return None
         make, keys = _CREDENTIALS[kind]
         before = len(self.problems)

@@ -68,7 +68,7 @@ class ConfigurationError(ApitokenproxyError, ValueError):
     """Something was built or written wrongly. The text is one sentence that says what to do."""
 
 
-class TokenNotFound(ApitokenproxyError, LookupError):  # noqa: N818 - "not found" is the field's word
+class TokenNotFound(ApitokenproxyError, LookupError):
     """No client token has that id."""
 
 
@@ -91,7 +91,7 @@ class ProxyError(ApitokenproxyError):
 # --- the request is at fault ----------------------------------------------------------------
 
 
-class Refused(ProxyError):  # noqa: N818 - these are refusals, and the tree above says so
+class Refused(ProxyError):
     """The request is at fault; sending it again unchanged will not help."""
 
 

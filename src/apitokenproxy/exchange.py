@@ -32,7 +32,7 @@ from apitokenproxy.messages import (
 
 def _request_id() -> str:
     # Not a secret: it only has to differ. Python reseeds `random` in a forked child.
-    return f"{random.getrandbits(96):024x}"  # noqa: S311
+    return f"{random.getrandbits(96):024x}"
 
 
 @define

@@ -7,7 +7,7 @@ other exception refuses it with 503, and its text goes to the log only.
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, field, frozen
 
@@ -27,7 +27,7 @@ from apitokenproxy.messages import (
 )
 
 T = TypeVar("T")
-Maybe = T | Awaitable[T]
+Maybe: TypeAlias = T | Awaitable[T]
 """A result, or something to await for it: parts are written in either colour."""
 
 

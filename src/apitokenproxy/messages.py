@@ -73,7 +73,7 @@ class Secret:
 
     def __format__(self, _spec: str) -> NoReturn:
         """Refuse."""
-        return self.__str__()
+        self.__str__()
 
     def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
         """Refuse."""
@@ -141,10 +141,11 @@ class Operation:
     """A request that the guard has passed: what policy decides on, and exactly what is sent.
 
     `path` and `query` are the raw bytes below the upstream's name (`query` has its leading `?`, or
-    is empty). `address` is the client's, behind trusted proxies only. `readings` holds the path as decoded segments: first as it stands, then every other
+    is empty). `readings` holds the path as decoded segments: first as it stands, then every other
     way in which a backend might read it; a denial is tried on each. `headers` are those that may
     go upstream, without credentials, framing and hop-by-hop fields. `length` is the body's length
-    in bytes, None when it will only be known at its end.
+    in bytes, None when it will only be known at its end. `address` is the client's, which a trusted
+    proxy may have told.
     """
 
     upstream: str

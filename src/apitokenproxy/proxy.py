@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour
 from apitokenproxy.adapters.asgi import AsgiApp
@@ -37,7 +37,7 @@ from apitokenproxy.interfaces import (
 )
 from apitokenproxy.limits.limit import Limit
 from apitokenproxy.limits.memory import MemoryLimiter
-from apitokenproxy.messages import Admission, Caller, Credential, Denial, Grant, Outbound, Reply
+from apitokenproxy.messages import Admission, Caller, Credential, Denial, Grant
 from apitokenproxy.pipeline import Pipeline, Route
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
@@ -75,7 +75,7 @@ class Proxy:
         limits: Sequence[Limit] | Limiter = (),
         store: str | TokenStore = "memory:",
         audit: str | Path | AuditSink | None = None,
-        identity: Callable[[Any], Any] | Authenticator | None = None,
+        identity: Callable[[Any], Any] | Authenticator | HostIdentity | None = None,
         prefix: str = "",
         token_header: str | None = None,
         revocation_bound: timedelta = timedelta(seconds=1),
@@ -215,7 +215,7 @@ class Proxy:
         authenticators: list[Any] = [ClientTokens(self._store, self._verified)]
         if self._identity is not None:
             is_part = hasattr(self._identity, "authenticate") or hasattr(self._identity, "bind")
-            authenticators.append(self._identity if is_part else HostIdentity(self._identity))
+            authenticators.append(self._identity if is_part else HostIdentity(cast("Any", self._identity)))
         return FirstOf(authenticators)
 
 

@@ -65,17 +65,17 @@ class Upstream:
 
     def __attrs_post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            message = f"upstream name {self.name!r}: use lower-case letters, digits and hyphens, at most 63"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"upstream name {self.name!r}: use lower-case letters, digits and hyphens, at most 63"
+            )
         if not self.credential:
-            message = f"upstream {self.name}: credential is empty; name at least one"
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"upstream {self.name}: credential is empty; name at least one")
         if self.ca is not None and not Path(self.ca).is_file():
-            message = f"upstream {self.name}: ca file {self.ca} cannot be found"
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"upstream {self.name}: ca file {self.ca} cannot be found")
         if self.max_connections < 1:
-            message = f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"
+            )
 
     def _make_origin(self) -> Origin:
         try:
@@ -84,18 +84,21 @@ class Upstream:
         except ValueError:
             url, port = urlsplit(""), None
         if url.scheme not in _PORTS or not url.hostname or not _HOST.fullmatch(url.hostname):
-            message = f"upstream {self.name}: url {self.url!r} is not like https://api.example.com/base"
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"upstream {self.name}: url {self.url!r} is not like https://api.example.com/base")
         if "@" in url.netloc or "?" in self.url or "#" in self.url:
-            message = f"upstream {self.name}: url must not hold a user, a query or a fragment; use credential for keys"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"upstream {self.name}: url must not hold a user, a query or a fragment; use credential for keys"
+            )
         base = url.path.rstrip("/")
         if not _BASE_PATH.fullmatch(base) or any(part in {".", ".."} for part in base.split("/")):
-            message = f"upstream {self.name}: the path of url {self.url!r} has characters or dot segments that are not forwarded"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"upstream {self.name}: the path of url {self.url!r} has a dot segment or a character that is not forwarded"
+            )
         if url.scheme == "http" and not self.allow_private:
-            message = f"upstream {self.name}: url is plain http, which shows the secret to the network; use https, or set allow_private = true for a host of your own"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"upstream {self.name}: url is plain http, which shows the secret to the network; "
+                "use https, or set allow_private = true for a host of your own"
+            )
         return Origin(
             scheme=url.scheme,
             host=url.hostname,

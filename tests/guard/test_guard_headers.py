@@ -316,7 +316,7 @@ def test_a_prefix_begins_with_a_slash_and_ends_without(prefix: bytes) -> None:
         Guard({}, prefix=prefix)
 
 
-@pytest.mark.parametrize("name", [b"", b"X-Proxy-Token", b"x_token", b"x token", b"host", b"connection", b"content-length", b"cookie"])
+@pytest.mark.parametrize("name", [b"", b"X-Proxy-Token", b"x_token", b"x token", b"host", b"connection", b"content-length", b"cookie", b"authorization"])
 def test_a_token_header_is_a_lower_case_name_of_its_own(name: bytes) -> None:
     with pytest.raises(ConfigurationError, match="token_header"):
         Guard({}, token_header=name)

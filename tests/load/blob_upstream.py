@@ -3,14 +3,16 @@
     GET  /download/N   N bytes, made of numbered blocks
     GET  /endless      chunks until the client leaves
     POST /upload       takes the body as fast as it comes; answers its length and checksum
-    POST /slow         takes 1 MB of the body a second, for ever
-    GET  /moved        how many bytes /endless has sent and /slow has taken so far
+    POST /slow         takes 1 MB of the body a second for 4 s, the rest as fast as it comes
+    POST /stuck        takes nothing and waits until the sender has left
+    GET  /moved        how many bytes /endless has sent and /slow has taken, how many senders have left /stuck
 
 Everything but /moved wants the real key.
 """
 
 import json
 import os
+import select
 import socketserver
 import struct
 import time
@@ -42,6 +44,7 @@ def checksum(chunks: Iterator[bytes]) -> tuple[int, int]:
 class _Moved:
     endless = 0
     slow = 0
+    left = 0
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -65,7 +68,7 @@ class _Handler(socketserver.StreamRequestHandler):
             name, _, value = line.decode().partition(":")
             headers[name.lower()] = value.strip()
         if path == "/moved":
-            self._json({"endless": _Moved.endless, "slow": _Moved.slow})
+            self._json({"endless": _Moved.endless, "slow": _Moved.slow, "left": _Moved.left})
         elif headers.get("authorization") != f"Bearer {os.environ['DEMO_KEY']}":
             self.wfile.write(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return False
@@ -78,6 +81,8 @@ class _Handler(socketserver.StreamRequestHandler):
             self._json({"length": length, "crc": crc})
         elif path == "/slow":
             self._slow()
+        elif path == "/stuck":
+            self._stuck()
         return True
 
     def _json(self, value: object) -> None:
@@ -97,9 +102,17 @@ class _Handler(socketserver.StreamRequestHandler):
             _Moved.endless += 65536
 
     def _slow(self) -> None:
+        end = time.monotonic() + 4
         while taken := self.connection.recv(100_000):
             _Moved.slow += len(taken)
-            time.sleep(len(taken) / 1_000_000)
+            if time.monotonic() < end:
+                time.sleep(len(taken) / 1_000_000)
+
+    def _stuck(self) -> None:
+        waiting = select.poll()
+        waiting.register(self.connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        if waiting.poll(60_000):
+            _Moved.left += 1
 
 
 def _body(source: BinaryIO, headers: dict[str, str]) -> Iterator[bytes]:

@@ -7,12 +7,16 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from apitokenproxy import Bearer, Proxy, Rule, Upstream
+from apitokenproxy import Bearer, Proxy, Rule, Timeouts, Upstream
 
 
 def make() -> Proxy:
+    url, key = os.environ["UPSTREAM_URL"], Bearer("env:DEMO_KEY")
     return Proxy(
-        upstreams=[Upstream("api", os.environ["UPSTREAM_URL"], credential=Bearer("env:DEMO_KEY"), allow_private=True)],
+        upstreams=[
+            Upstream("api", url, credential=key, allow_private=True),
+            Upstream("impatient", url, credential=key, allow_private=True, timeouts=Timeouts(write=1.0)),
+        ],
         rules=[Rule("all", effect="allow")],
         store=os.environ["STORE"],
         audit=os.environ["AUDIT"],
@@ -23,12 +27,12 @@ def _hoarding() -> Callable[..., Awaitable[None]]:
     app = make().asgi
 
     async def hoard(scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", scope["type"] == "http"
+        body, more = bytearray(), scope["type"] == "http"
         while more:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        whole = [{"type": "http.request", "body": body}] if scope["type"] == "http" else []
+        whole = [{"type": "http.request", "body": bytes(body)}] if scope["type"] == "http" else []
 
         async def receive_whole() -> Any:
             return whole.pop() if whole else await receive()

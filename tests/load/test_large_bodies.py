@@ -43,6 +43,7 @@ class Served:
     upstream: str
     token: str
     pid: int
+    audit: Path
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection(self.url.removeprefix("http://"), timeout=60)
@@ -53,6 +54,9 @@ class Served:
 
     def moved(self) -> dict[str, int]:
         return call(self.upstream, "GET", "/moved").json
+
+    def codes(self) -> list[str]:
+        return [json.loads(line)["code"] for line in self.audit.read_text().splitlines()]
 
 
 class Memory:
@@ -142,7 +146,7 @@ def served(request: pytest.FixtureRequest, upstream: str, tmp_path: Path, monkey
     command = [word.format(port=port) for word in SERVERS[request.param]]
     with _process(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         wait_until(lambda: _listening(port) or process.poll() is not None, 30)
-        served = Served(f"http://127.0.0.1:{port}", upstream, token, process.pid)
+        served = Served(f"http://127.0.0.1:{port}", upstream, token, process.pid, tmp_path / "audit.jsonl")
         warm_up(served)
         yield served
 
@@ -251,9 +255,7 @@ def _slowly(response: HTTPResponse, *, seconds: float) -> int:
 @pytest.mark.parametrize("served", ["uvicorn-httptools", "gunicorn-threads"], indirect=True)
 def test_a_slow_upstream_slows_the_sender(served: Served) -> None:
     """What the upstream has not taken is not read from the client."""
-    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as client:
-        head = f"POST /api/slow HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {served.token}\r\nContent-Length: {1 << 30}\r\n\r\n"
-        client.sendall(head.encode())
+    with sending(served, "/api/slow") as client:
         before = served.moved()["slow"]
         with Memory(served.pid) as memory:
             sent = _push(client, seconds=3)
@@ -262,6 +264,32 @@ def test_a_slow_upstream_slows_the_sender(served: Served) -> None:
     assert taken > 0
     assert sent - taken < IN_FLIGHT
     assert memory.growth < GROWTH
+
+
+@pytest.mark.parametrize("served", ["uvicorn-httptools", "gunicorn-threads"], indirect=True)
+def test_an_upstream_that_does_not_read_is_given_up(served: Served) -> None:
+    """After the write timeout its connection is closed, whether or not the sender is still there.
+
+    Nothing sooner tells that the sender has left: the end of what it sent lies behind bytes that
+    nobody reads, because the upstream takes none.
+    """
+    before = served.moved()["left"]
+    with sending(served, "/impatient/stuck") as client:
+        _push(client, seconds=0.5)
+        wait_until(lambda: served.moved()["left"] == before + 1, 15)
+    with sending(served, "/impatient/stuck") as client:
+        _push(client, seconds=0.5)
+    wait_until(lambda: served.moved()["left"] == before + 2, 15)
+    wait_until(lambda: served.codes()[-2:] == ["upstream_write_timeout"] * 2)
+
+
+@contextmanager
+def sending(served: Served, path: str) -> Iterator[socket.socket]:
+    """Begin an upload of 1 GiB."""
+    with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))) as client:
+        fields = [f"POST {path} HTTP/1.1", "Host: x", f"Authorization: Bearer {served.token}", f"Content-Length: {1 << 30}"]
+        client.sendall("\r\n".join([*fields, "", ""]).encode())
+        yield client
 
 
 def _push(client: socket.socket, *, seconds: float) -> int:

@@ -36,7 +36,7 @@ def _fail(text: str) -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="apitokenproxy")
 def app() -> None:
-    """Give out tokens, keep the API keys.
+    r"""Give out tokens, keep the API keys.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ from apitokenproxy.proxy import Proxy
 @click.command()
 @config_option
 def check(config: str) -> None:
-    """Report every problem of a configuration, with its path.
+    r"""Report every problem of a configuration, with its path.
 
     Tries the store, the audit file and the secrets as well. Exit code 1 when there is a problem.
 

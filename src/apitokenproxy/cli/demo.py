@@ -28,7 +28,7 @@ from apitokenproxy.upstream import Upstream
 
 @click.command()
 def demo() -> None:
-    """Show the proxy at work in one process, on real HTTP over loopback.
+    r"""Show the proxy at work in one process, on real HTTP over loopback.
 
     Starts an upstream that refuses everything without the real key, mounts the proxy before it,
     issues a token, makes real calls and prints what each side saw. Exit code 1 when anything was
@@ -101,9 +101,7 @@ def run(directory: Path) -> bool:
 
 def _introduce(world: _World) -> None:
     click.secho("apitokenproxy demo", bold=True)
-    click.echo(
-        f"  upstream  http://127.0.0.1:{world.upstream.port}  refuses whatever lacks its key {_short(world.upstream.key)}"
-    )
+    click.echo(f"  upstream  http://127.0.0.1:{world.upstream.port}  wants its key {_short(world.upstream.key)}")
     click.echo(f"  proxy     {world.url}/api  knows the key; rules: GET /repos/{{own tenant}}/**, GET /events")
     click.echo(f"  client    has only the token {_short(world.token)} (tenant acme, 4 at once, 60 a minute)")
 
@@ -128,7 +126,7 @@ def _calls(world: _World) -> None:
     _call(world, "the same token, revoked a moment ago", "GET", "/api/events", 401, "unauthenticated")
 
 
-def _call(world: _World, what: str, method: str, target: str, status: int, code: str) -> None:  # noqa: PLR0913
+def _call(world: _World, what: str, method: str, target: str, status: int, code: str) -> None:
     before = len(world.upstream.received)
     world.calls += 1
     click.echo()
@@ -146,12 +144,11 @@ def _call(world: _World, what: str, method: str, target: str, status: int, code:
     response.close()
     world.seen_by_client += [body, *(name + value for name, value in response.headers.raw)]
     _show_received(world, before)
-    answer = (
-        body.decode() if response.is_success and target.endswith("hello") else response.headers.get("x-proxy-error", "")
-    )
+    code_given = response.headers.get("x-proxy-error", "")
+    answer = body.decode() if response.is_success and target.endswith("hello") else code_given
     colour = "green" if response.is_success else "yellow"
     click.echo("  answer             " + click.style(f"{response.status_code} {answer}".strip(), fg=colour))
-    as_promised = response.status_code == status and response.headers.get("x-proxy-error", "") == code
+    as_promised = response.status_code == status and code_given == code
     forwarded = len(world.upstream.received) - before
     world.promise(f"{what}: {status} {code}".strip(), as_promised and forwarded == int(not code))
 

@@ -45,7 +45,7 @@ def _handler(upstream: DemoUpstream) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: Any) -> None:
             """Say nothing: the demo prints what matters."""
 
-        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_GET(self) -> None:
             upstream.received.append(f"{self.requestline}\n{self.headers}")
             if self.headers.get_all("Authorization") != [f"Bearer {upstream.key}"]:
                 self._answer(401, b'{"message": "Bad credentials"}')

@@ -19,7 +19,7 @@ from apitokenproxy.served import CONFIG_VARIABLE, DEFAULT_PREFIX
 @click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), help="The port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="How many processes.")
 def serve(config: str, host: str, port: int, workers: int) -> None:
-    """Run the proxy by itself, until it is stopped.
+    r"""Run the proxy by itself, until it is stopped.
 
     GET /healthz answers "ok". Everything is checked before the first request is taken.
 
@@ -58,7 +58,7 @@ def serve(config: str, host: str, port: int, workers: int) -> None:
     else:
         from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - not needed by one worker
 
-        Multiprocess(options, target=uvicorn.Server(options).run, sockets=[listener]).run()
+        Multiprocess(options, sockets=[listener]).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -15,7 +15,7 @@ from apitokenproxy.proxy import Proxy
 
 @click.group()
 def tokens() -> None:
-    """Hand out client tokens, look at them, take them back.
+    r"""Hand out client tokens, look at them, take them back.
 
     \b
     Examples:
@@ -53,7 +53,7 @@ def _attributes(_context: click.Context, _parameter: click.Parameter, pairs: tup
 )
 @click.option("--expires-in", metavar="TIME", help="How long it is good for, as 12h or 30d. Left out: for ever.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def issue(  # noqa: PLR0913 - one parameter for each option
+def issue(
     config: str,
     tenant: str,
     subject: str,
@@ -62,7 +62,7 @@ def issue(  # noqa: PLR0913 - one parameter for each option
     expires_in: str | None,
     as_json: bool,
 ) -> None:
-    """Issue a token. It is shown this once: alone on stdout, its details on stderr.
+    r"""Issue a token. It is shown this once: alone on stdout, its details on stderr.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def issue(  # noqa: PLR0913 - one parameter for each option
 @click.option("--tenant", help="Only this tenant's.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, one token a line.")
 def list_(config: str, tenant: str | None, as_json: bool) -> None:
-    """List tokens, oldest first.
+    r"""List tokens, oldest first.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def list_(config: str, tenant: str | None, as_json: bool) -> None:
 @click.argument("token_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(config: str, token_id: str, as_json: bool) -> None:
-    """Show a token by its id.
+    r"""Show a token by its id.
 
     \b
     Example:
@@ -155,7 +155,7 @@ def show(config: str, token_id: str, as_json: bool) -> None:
 @config_option
 @click.argument("token_id", metavar="ID")
 def revoke(config: str, token_id: str) -> None:
-    """Revoke a token by its id. Running proxies refuse it within `revocation_bound`.
+    r"""Revoke a token by its id. Running proxies refuse it within `revocation_bound`.
 
     \b
     Example:
@@ -171,7 +171,7 @@ def revoke(config: str, token_id: str) -> None:
     click.echo(f"{info.id} of {info.tenant} is revoked")
 
 
-def _no_such(token_id: str) -> None:
+def _no_such(token_id: str) -> NoReturn:
     shown = f"{token_id[:8]}…" if token_id.startswith("atp_") else token_id
     hint = "; that is a token, not its id" if token_id.startswith("atp_") else ""
     click.secho(

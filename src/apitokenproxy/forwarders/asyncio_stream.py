@@ -29,9 +29,11 @@ class AsyncioStream(asyncio.Protocol):
     # --- called by the transport ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Keep what arrives, and ask for a pause above the high-water mark."""
         self._chunks.append(data)
         self._size += len(data)
         if self._size > HIGH_WATER and not self._paused and self._transport is not None:
@@ -40,20 +42,24 @@ class AsyncioStream(asyncio.Protocol):
         _wake(self._reader)
 
     def eof_received(self) -> bool:
+        """Note the end; the transport closes itself."""
         self._ended = True
         _wake(self._reader)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end, and wake whoever waits."""
         self._ended = True
         self._error = exc
         _wake(self._reader)
         _wake(self._writer)
 
     def pause_writing(self) -> None:
+        """Note that the upstream takes no more for now."""
         self._full = True
 
     def resume_writing(self) -> None:
+        """Note that there is room again."""
         self._full = False
         _wake(self._writer)
 

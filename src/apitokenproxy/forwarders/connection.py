@@ -7,7 +7,8 @@ Rules:
 3. Errors of h11, sockets and TLS become ours here, and lose their text: it can hold header values.
 """
 
-from typing import Protocol
+import contextlib
+from typing import Protocol, TypeAlias
 
 import h11
 
@@ -24,6 +25,7 @@ MAX_HEAD = 100 * 1024
 """Bytes of an answer's head."""
 _MAX_INFORMATIONAL = 16
 _SWITCHING_PROTOCOLS = 101
+_Parsed: TypeAlias = h11.Event | type[h11.NEED_DATA | h11.PAUSED]
 _WITH_EMPTY_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
@@ -50,7 +52,7 @@ class Connection:
         self._stream = stream
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._read_timeout = 0.0
-        self._pending: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED] | None = None
+        self._pending: _Parsed | None = None
         self.wrote = False
         self.received = False
 
@@ -60,10 +62,8 @@ class Connection:
         self._read_timeout = outbound.origin.timeouts.read
         timeout = outbound.origin.timeouts.write
         await self._write(_head(outbound), timeout)
-        try:
+        with contextlib.suppress(ConnectionError):  # the upstream may have answered before it closed
             await self._send_body(outbound, timeout)
-        except ConnectionError:
-            pass  # the upstream may have answered before it closed
         return await self._answer_head()
 
     async def _send_body(self, outbound: Outbound, timeout: float) -> None:
@@ -123,7 +123,7 @@ class Connection:
             return None
         raise UpstreamFailure("the answer is not a message")
 
-    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    async def _next_event(self) -> _Parsed:
         while (event := self._parse()) is h11.NEED_DATA:
             try:
                 data = await self._stream.read(self._read_timeout)
@@ -138,7 +138,7 @@ class Connection:
             self._http.receive_data(data)
         return event
 
-    def _parse(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    def _parse(self) -> _Parsed:
         try:
             return self._http.next_event()
         except h11.RemoteProtocolError:

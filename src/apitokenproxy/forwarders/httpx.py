@@ -105,7 +105,7 @@ def _request(outbound: Outbound) -> httpx.Request:
     origin, timeouts = outbound.origin, outbound.origin.timeouts
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     return httpx.Request(
-        outbound.method,
+        outbound.method.decode("ascii"),
         httpx.URL(f"{origin.scheme}://{host}:{origin.port}", raw_path=bytes(outbound.target)),
         headers=headers,
         stream=_Stream(outbound.body),

@@ -92,7 +92,7 @@ class Guard:
         )
 
 
-_NOT_FOR_TOKENS = (READ - PLACES) | {b"content-type", b"cookie"}
+_NOT_FOR_TOKENS = (READ - PLACES) | {b"authorization", b"content-type", b"cookie"}
 
 
 def _judge_method(method: bytes) -> None:

@@ -16,6 +16,9 @@ from apitokenproxy.limits.limit import SECONDS, Limit
 
 Key = tuple[str, ...]
 
+_ROUNDING = 1e-9
+"""Seconds: sums of floats must not refuse the last of a burst."""
+
 
 class Rate:
     """GCRA, the generic cell rate algorithm: one time per key says how far ahead of its pace it is."""
@@ -32,9 +35,8 @@ class Rate:
     def check(self, key: Key, now: float, _today: datetime) -> None:
         """Raise RateLimited when the key is ahead of its pace by more than its burst."""
         arrival = self._arrivals.get(key, now)
-        # A nanosecond of tolerance: sums of floats must not refuse the last of a burst.
         early = arrival + self._interval - self._tolerance - now
-        if early > 1e-9:
+        if early > _ROUNDING:
             raise RateLimited(f"limit {self._name}", retry_after=early)
 
     def take(self, key: Key, now: float) -> str:
@@ -46,7 +48,7 @@ class Rate:
         if len(arrivals) > self._max_keys:
             arrivals.popitem(last=False)
         ahead = arrival - now
-        left = int((self._tolerance - ahead) / self._interval + 1e-9)
+        left = int((self._tolerance - ahead) / self._interval + _ROUNDING)
         return f'"{self._name}";r={left};t={int(ahead) + 1}'
 
     def __len__(self) -> int:

@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
-
-from cachetools import LRUCache, cached
 
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.errors import ConfigurationError
@@ -101,16 +100,7 @@ def _token(grant: Grant) -> Key:
     return (caller.token_id,) if caller.token_id else (caller.tenant, caller.subject)
 
 
-_PARTS: dict[str, Callable[[Grant], Key]] = {
-    "token": _token,
-    "tenant": lambda grant: (grant.caller.tenant,),
-    "subject": lambda grant: (grant.caller.tenant, grant.caller.subject),
-    "upstream": lambda grant: (grant.operation.upstream,),
-    "ip": lambda grant: (_network(grant.operation.address),),
-}
-
-
-@cached(LRUCache(maxsize=4096), lock=threading.Lock())
+@lru_cache(maxsize=4096)
 def _network(address: str) -> str:
     """Return an IPv4 address as it is, an IPv6 address as its /64: a customer has at least one of those."""
     try:
@@ -121,3 +111,12 @@ def _network(address: str) -> str:
         return address
     mapped = parsed.ipv4_mapped
     return str(mapped) if mapped else str(ip_network(f"{parsed}/64", strict=False))
+
+
+_PARTS: dict[str, Callable[[Grant], Key]] = {
+    "token": _token,
+    "tenant": lambda grant: (grant.caller.tenant,),
+    "subject": lambda grant: (grant.caller.tenant, grant.caller.subject),
+    "upstream": lambda grant: (grant.operation.upstream,),
+    "ip": lambda grant: (_network(grant.operation.address),),
+}

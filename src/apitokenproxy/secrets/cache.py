@@ -59,12 +59,10 @@ class Secrets:
         if kept is not None and self._clock() < kept.until:
             return kept.secret
         while True:
+            mine: Future[Secret] = Future()
             with self._lock:
-                flight = self._flights.get(reference)
-                if flight is None:
-                    mine: Future[Secret] = Future()
-                    self._flights[reference] = mine
-            if flight is None:
+                flight = self._flights.setdefault(reference, mine)
+            if flight is mine:
                 return await self._fetch(reference, fetch, mine)
             try:
                 return await colour.wait(flight)
