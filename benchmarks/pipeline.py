@@ -4,8 +4,9 @@ A verified token, three rules with a path template, a rate, a quota and a concur
 credential, twelve request headers, fifteen headers on the answer, the audit file on a real disk.
 Only the upstream is left out: the reply stands ready in memory.
 
-Rounds of both colours are interleaved with rounds of a fixed piece of work, so that a slow moment
-of the machine shows as such. The figure is the median round; the best one and the spread are beside it.
+Times are CPU time: "serving" is the thread that serves, which is what the budget is about; "in all"
+adds the thread that writes the audit file. Rounds of both colours are interleaved with rounds of a
+fixed piece of work, so that a slow moment of the machine shows as such.
 """
 
 import asyncio
@@ -97,29 +98,42 @@ def without_upstream(pipeline: Pipeline, forwarder: Callable[..., object]) -> Pi
     return evolve(pipeline, routes=routes)
 
 
-def sync_round(pipeline: Pipeline, new_request: Callable[[], Request]) -> float:
-    started = time.perf_counter()
-    for _ in range(REQUESTS):
-        response = run(pipeline.handle(new_request()))
-        assert response.status == 200
-        response.finish("", 2)
-    return (time.perf_counter() - started) / REQUESTS * 1e6
+class Stopwatch:
+    """Microseconds of CPU a request: of this thread, and of the whole process."""
+
+    def __enter__(self) -> "Stopwatch":
+        self.thread, self.process = time.thread_time(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread = (time.thread_time() - self.thread) / REQUESTS * 1e6
+        self.process = (time.process_time() - self.process) / REQUESTS * 1e6
 
 
-async def async_round(pipeline: Pipeline, new_request: Callable[[], Request]) -> float:
-    started = time.perf_counter()
-    for _ in range(REQUESTS):
-        response = await pipeline.handle(new_request())
-        assert response.status == 200
-        response.finish("", 2)
-    return (time.perf_counter() - started) / REQUESTS * 1e6
+def sync_round(pipeline: Pipeline, new_request: Callable[[], Request]) -> Stopwatch:
+    with Stopwatch() as watch:
+        for _ in range(REQUESTS):
+            response = run(pipeline.handle(new_request()))
+            assert response.status == 200
+            response.finish("", 2)
+    return watch
 
 
-def reference_round() -> float:
-    started = time.perf_counter()
-    for _ in range(REQUESTS * 10):
-        hashlib.sha256(b"x" * 64).hexdigest()
-    return (time.perf_counter() - started) / REQUESTS / 10 * 1e6
+async def async_round(pipeline: Pipeline, new_request: Callable[[], Request]) -> Stopwatch:
+    with Stopwatch() as watch:
+        for _ in range(REQUESTS):
+            response = await pipeline.handle(new_request())
+            assert response.status == 200
+            response.finish("", 2)
+    return watch
+
+
+def reference_round() -> Stopwatch:
+    with Stopwatch() as watch:
+        for _ in range(REQUESTS):
+            for _ in range(10):
+                hashlib.sha256(b"x" * 64).hexdigest()
+    return watch
 
 
 def main() -> None:
@@ -131,24 +145,27 @@ def main() -> None:
         reply = RecordingForwarder(headers=ANSWER)
         sync_pipeline = without_upstream(proxy._sync_pipeline, forget(reply.bind(SYNC), reply))  # noqa: SLF001
         async_pipeline = without_upstream(proxy._async_pipeline, forget(reply.bind(ASYNC), reply))  # noqa: SLF001
+        rounds: dict[str, list[Stopwatch]] = {"WSGI": [], "ASGI": [], "10 x sha256": []}
         with asyncio.Runner() as runner:
-            rounds: dict[str, list[float]] = {"WSGI": [], "ASGI": [], "reference (sha256)": []}
             for number in range(ROUNDS + 1):
                 figures = {
                     "WSGI": sync_round(sync_pipeline, new_request),
                     "ASGI": runner.run(async_round(async_pipeline, new_request)),
-                    "reference (sha256)": reference_round(),
+                    "10 x sha256": reference_round(),
                 }
                 if number:  # the first round warms up
-                    for colour, figure in figures.items():
-                        rounds[colour].append(figure)
+                    for colour, watch in figures.items():
+                        rounds[colour].append(watch)
+                time.sleep(0.1)  # the audit thread catches up, so that its queue never fills
         proxy.close()
         lines = len((Path(name) / "audit.jsonl").read_text().splitlines())
-    print(f"{ROUNDS} interleaved rounds of {REQUESTS} requests each; {lines} audit records written\n")
-    print(f"{'':20} {'median':>10} {'best':>10} {'worst':>10}   µs a request")
-    for colour, figures_of in rounds.items():
-        print(f"{colour:20} {statistics.median(figures_of):10.2f} {min(figures_of):10.2f} {max(figures_of):10.2f}")
-    worst = max(statistics.median(rounds["WSGI"]), statistics.median(rounds["ASGI"]))
+    print(f"{ROUNDS} interleaved rounds of {REQUESTS} requests; {lines} audit records written; µs of CPU a request\n")
+    print(f"{'':12} {'serving: median':>16} {'best':>7} {'worst':>7} {'in all: median':>16}")
+    for colour, watches in rounds.items():
+        serving = sorted(watch.thread for watch in watches)
+        in_all = statistics.median(watch.process for watch in watches)
+        print(f"{colour:12} {statistics.median(serving):16.1f} {serving[0]:7.1f} {serving[-1]:7.1f} {in_all:16.1f}")
+    worst = max(statistics.median(watch.thread for watch in rounds[colour]) for colour in ("WSGI", "ASGI"))
     print(f"\nbudget {BUDGET:.0f} µs: {'kept' if worst <= BUDGET else 'NOT kept'} ({worst:.1f} µs)")
 
 

@@ -1,4 +1,4 @@
-"""python openai_agent.py: an agent that uses the OpenAI SDK and holds a client token, never the key.
+"""python openai_agent.py: an agent with the OpenAI SDK that holds a client token, never the key.
 
 Its environment has OPENAI_BASE_URL=http://127.0.0.1:8000/proxy/openai and OPENAI_API_KEY=atp_...
 The proxy's configuration has, besides a store:

@@ -38,7 +38,7 @@ EXACT = {
 AT_MOST = {
     **dict.fromkeys(PARTS, SHARED),
     "durations": {"errors"},
-    "config": {"credentials", "durations", "errors", "limits", "messages", "policy", "proxy", "upstream"},
+    "config": {"credentials", "durations", "errors", "limits", "messages", "policy", "upstream"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "errors", "limits", "policy", "proxy", "served", "upstream"},
     "__init__": SHARED | PARTS | {"proxy"},

@@ -8,6 +8,7 @@ Rules:
 """
 
 import difflib
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,15 +47,15 @@ _UPSTREAM: Keys = {
     "allow_private": "boolean",
     "ca": "string",
     "timeouts": "table",
-    "max_connections": "integer",
-    "max_body": "integer",
+    "max_connections": "count",
+    "max_body": "count",
     "allow_encoded_slash": "boolean",
     "allow_empty_segments": "boolean",
     "allow_path_parameters": "boolean",
     "allow_encoded_percent": "boolean",
     "allow_foreign_redirects": "boolean",
 }
-_TIMEOUTS: Keys = {"pool": "number", "connect": "number", "read": "number", "write": "number"}
+_TIMEOUTS: Keys = {"pool": "seconds", "connect": "seconds", "read": "seconds", "write": "seconds"}
 _RULE: Keys = {
     "id": "!string",
     "effect": "!string",
@@ -70,9 +71,9 @@ _LIMIT: Keys = {
     "name": "!string",
     "per": "!strings",
     "rate": "string",
-    "burst": "integer",
+    "burst": "count",
     "quota": "string",
-    "concurrency": "integer",
+    "concurrency": "count",
 }
 _CREDENTIALS: Mapping[str, tuple[type, Keys]] = {
     "bearer": (Bearer, {"type": "!string", "secret": "!string"}),
@@ -89,8 +90,8 @@ def _is_texts(value: object) -> bool:
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "string": (lambda value: isinstance(value, str), "a string"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
-    "integer": (lambda value: isinstance(value, int) and not isinstance(value, bool), "a whole number"),
-    "number": (lambda value: isinstance(value, int | float) and not isinstance(value, bool), "a number of seconds"),
+    "count": (lambda value: type(value) is int and value > 0, "a whole number of at least 1"),
+    "seconds": (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a positive number of seconds"),
     "strings": (_is_texts, "a list of strings"),
     "table": (lambda value: isinstance(value, dict), "a table"),
     "tables": (lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value), "[[tables]]"),
@@ -138,7 +139,9 @@ class _Reader:
     problems: list[str] = field(factory=list)
 
     def problem(self, path: str, text: str) -> None:
-        self.problems.append(f"{self.file}: {path}: {text}" if path else f"{self.file}: {text}")
+        line = f"{self.file}: {path}: {text}" if path else f"{self.file}: {text}"
+        # A key or a name with a line break in it would be two lines.
+        self.problems.append("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
 
     def read(self, data: dict[str, Any]) -> dict[str, Any]:
         top = self.table(data, "", _TOP)
@@ -177,18 +180,19 @@ class _Reader:
             if is_of_kind(value):
                 found[key] = value
             else:
-                self.problem(f"{prefix}{key}", f"must be {kind}, not {_described(value)}")
+                self.problem(f"{prefix}{key}", f"must be {kind}, not {_described(value, kind)}")
         for key, kind in keys.items():
             if kind.startswith("!") and key not in data:
                 self.problem(f"{prefix}{key}", "is missing")
         return found
 
-    def made(self, path: str, make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def made(self, path: str, make: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Return what is made, or None after noting why it cannot be."""
         try:
             return make(*args, **kwargs)
         except ConfigurationError as error:
-            self.problem(path, str(error))
+            # An upstream's path names it already.
+            self.problem(path, str(error).removeprefix(f"{path.replace('upstreams.', 'upstream ', 1)}: "))
             return None
 
     def upstream(self, name: str, data: Any) -> Upstream | None:
@@ -199,8 +203,11 @@ class _Reader:
             values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", _TIMEOUTS))
         if "credential" in values:
             given = values["credential"]
-            tables = given if isinstance(given, list) else [given]
-            values["credential"] = [self.credential(f"{path}.credential", table) for table in tables]
+            numbered = isinstance(given, list)
+            values["credential"] = [
+                self.credential(f"{path}.credential[{number}]" if numbered else f"{path}.credential", table)
+                for number, table in enumerate(given if numbered else [given])
+            ]
         if len(self.problems) > before:
             return None
         made: Upstream | None = self.made(path, Upstream, name, values.pop("url"), **values)
@@ -209,8 +216,10 @@ class _Reader:
     def credential(self, path: str, data: dict[str, Any]) -> Any:
         kind = str(data.get("type"))
         if kind not in _CREDENTIALS:
-            known = ", ".join(_CREDENTIALS)
-            self.problem(f"{path}.type", f"must be one of {known}{_suggestion(kind, _CREDENTIALS)}")
+            self.problem(
+                f"{path}.type",
+                ("is not a kind of credential" if "type" in data else "is missing") + _suggestion(kind, _CREDENTIALS),
+            )
             return None
         make, keys = _CREDENTIALS[kind]
         before = len(self.problems)
@@ -240,7 +249,9 @@ def _suggestion(key: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}" if known else ""
 
 
-def _described(value: object) -> str:
+def _described(value: object, kind: str) -> str:
+    if "number" in kind and type(value) in (int, float):
+        return str(value)
     names = {
         str: "a string",
         bool: "true or false",

@@ -10,17 +10,24 @@ from apitokenproxy.proxy import Proxy
 CONFIG_VARIABLE = "APITOKENPROXY_CONFIG"
 DEFAULT_PREFIX = "/proxy"
 
+_HEALTHY = b"ok\n"
+
+
+def settings_of(path: str) -> dict[str, Any]:
+    """Return the arguments for `Proxy` with which a file is served. Raises ConfigurationError."""
+    return {"prefix": DEFAULT_PREFIX} | read_config(path)
+
 
 def app() -> Callable[..., Awaitable[None]]:
     """Return the ASGI application for the configuration file that the environment names."""
-    settings = read_config(os.environ[CONFIG_VARIABLE])
-    proxy = Proxy(**({"prefix": DEFAULT_PREFIX} | settings))
+    proxy = Proxy(**settings_of(os.environ[CONFIG_VARIABLE])).asgi  # built now: what is wrong is told before it starts
 
     async def served(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == "/healthz":
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"ok\n"})
+        if scope["type"] == "http" and scope["path"] == "/healthz" and scope["method"] in {"GET", "HEAD"}:
+            headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_HEALTHY))]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _HEALTHY})
         else:
-            await proxy.asgi(scope, receive, send)
+            await proxy(scope, receive, send)
 
     return served

@@ -1,5 +1,6 @@
 """The first minutes with the README, as a reader has them: files, servers, commands and what they print."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_the_two_commands_stand_alone() -> None:
     shell = [block.text.strip() for block in blocks(README, "sh")]
     assert "pip install uv && uv run apitokenproxy demo" in shell
     assert "pip install uv && uv run pytest" in shell
+
+
+def test_the_demo_begins_as_shown(tmp_path: Path) -> None:
+    """The demonstration's real output begins as in the README, but for ports, key and token."""
+    shown = marked(README, "prints: demo").text
+    printed = run("apitokenproxy demo", tmp_path, environment())
+    varying = re.compile(r"127\.0\.0\.1:\d+|real-\w+|atp_\w+")
+    assert varying.sub("*", printed).startswith(varying.sub("*", shown))

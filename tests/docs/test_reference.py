@@ -12,12 +12,20 @@ from blocks import ROOT
 
 import apitokenproxy
 from apitokenproxy import Basic, Bearer, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream, config
+from apitokenproxy.audit.writer import MAX_PENDING
 from apitokenproxy.errors import all_errors
+from apitokenproxy.identity.verified import Verified
+from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import AuditRecord
+from apitokenproxy.secrets.cache import MAX_REFERENCES
+from apitokenproxy.secrets.env import EnvProvider
+from apitokenproxy.secrets.exec import ExecProvider
+from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.testing import MemoryAudit
 
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 CONCEPTS = ROOT / "docs" / "concepts.md"
+SECRETS = ROOT / "docs" / "secrets.md"
 
 NOT_IN_A_FILE = {
     "Proxy": {"self", "upstreams", "rules", "limits", "identity", "secret_providers"},
@@ -110,6 +118,29 @@ def test_every_field_of_the_audit_record_is_explained() -> None:
         name for row in rows(CONCEPTS.read_text(), "fields: AuditRecord") for name in re.findall(r"`(\w+)`", row[0])
     ]
     assert names == [field.name for field in fields(AuditRecord)]
+
+
+def test_every_provider_is_in_the_table_with_its_ttl() -> None:
+    """The table of references has the built-in schemes, each with how long its secrets are kept."""
+    table = {row[0].strip("`").partition(":")[0]: row[2] for row in rows(SECRETS.read_text(), "table: providers")}
+    ttls = {"env": EnvProvider.ttl, "file": FileProvider.ttl, "exec": ExecProvider.ttl}
+    assert {scheme: kept.split(" s")[0] for scheme, kept in table.items()} == {k: f"{v:g}" for k, v in ttls.items()}
+
+
+def test_figures_in_the_text_are_those_of_the_code() -> None:
+    """Bounds that the pages name are the code's own."""
+    concepts, architecture = CONCEPTS.read_text(), (ROOT / "docs" / "architecture.md").read_text()
+    assert f"at most {_default_of(MemoryLimiter, 'max_keys'):,} keys" in concepts
+    assert f"limit keys ({_default_of(MemoryLimiter, 'max_keys'):,} each)" in architecture
+    assert f"{MAX_PENDING:,} waiting" in concepts
+    assert f"audit records in memory ({MAX_PENDING:,})" in architecture
+    assert f"verified tokens ({_default_of(Verified, 'maxsize'):,};" in architecture
+    assert f"secrets ({MAX_REFERENCES:,} references)" in architecture
+    assert f"`Timeouts(read={Timeouts().read:g})`" in CONFIGURATION.read_text()
+
+
+def _default_of(cls: type, parameter: str) -> Any:
+    return inspect.signature(cls).parameters[parameter].default
 
 
 def test_the_changelog_knows_the_version() -> None:

@@ -51,7 +51,7 @@ DROPPED = {
         b"X-Real-IP True-Client-IP CF-Connecting-IP X-Client-IP X-Cluster-Client-IP Client-IP Fastly-Client-IP "
         b"X-Azure-ClientIP Via X-Original-URL X-Original-Host X-Rewrite-URL X-Envoy-Original-Path X-Host"
     ),
-    "D6 what is the host application's": b"Cookie Cookie2 Referer Origin Sec-Fetch-Site Sec-WebSocket-Protocol sec-ch-ua",
+    "D6 the host application's": b"Cookie Cookie2 Referer Origin Sec-Fetch-Site Sec-WebSocket-Protocol sec-ch-ua",
     "D8 methods": b"X-HTTP-Method X-HTTP-Method-Override X-Method-Override",
     "H8 proxies": b"Proxy Proxy-Authorization Proxy-Authenticate",
     "made by us": b"Date X-Request-Id X-Amz-Security-Token",
@@ -59,7 +59,8 @@ DROPPED = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, id=f"{row}-{name.decode()}") for row, names in DROPPED.items() for name in names.split()]
+    "name",
+    [pytest.param(name, id=f"{row}-{name.decode()}") for row, names in DROPPED.items() for name in names.split()],
 )
 def test_what_is_not_the_clients_to_say_is_dropped(name: bytes) -> None:
     """Rows D3 to D8, H3 and H8 of the threats: dropped in every spelling, without a word."""
@@ -72,7 +73,7 @@ def test_fields_named_by_connection_are_dropped() -> None:
     """D3: `Connection` can take away forwarded fields; it cannot take away Host or the credential."""
     sent = [(b"Connection", b"close, X-Tenant"), (b"Connection", b"authorization,\tHost"), BEARER]
     operation = inspect(a_request(b"/api/x", [HOST, *sent, (b"X-TENANT", b"a"), (b"X-Other", b"b")]))
-    assert [(b"X-Other", b"b")] == operation.headers
+    assert operation.headers == [(b"X-Other", b"b")]
     assert (HOST[1], TOKEN) == (operation.host, bytes(operation.presented.value))
 
 
@@ -84,7 +85,9 @@ def test_control_characters_in_values_are_refused(byte: int) -> None:
         assert code_of(lambda name=name, value=value: inspect(a_request(b"/api/x", [(name, value)]))) == "bad_header"
 
 
-@pytest.mark.parametrize("name", [b"", b"X A", b"X:", b"X-\xe9", b"Authorization ", b"X\tA", b"X\r\nY", b"(x)", b":path"])
+@pytest.mark.parametrize(
+    "name", [b"", b"X A", b"X:", b"X-\xe9", b"Authorization ", b"X\tA", b"X\r\nY", b"(x)", b":path"]
+)
 def test_a_header_name_is_a_token(name: bytes) -> None:
     """D1: RFC 9110, section 5.1."""
     assert code_of(lambda: inspect(a_request(b"/api/x", [(name, b"1")]))) == "bad_header"
@@ -155,19 +158,25 @@ def test_any_other_host_is_refused(hosts: list[bytes]) -> None:
     assert code_of(lambda: inspect(request)) == "bad_host"
 
 
-@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"PROPFIND", b"M-SEARCH"])
+@pytest.mark.parametrize(
+    "method", [b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"PROPFIND", b"M-SEARCH"]
+)
 def test_upper_case_methods_pass(method: bytes) -> None:
     """A method is upper-case letters and hyphens, forwarded as it is."""
     assert method == inspect(a_request(b"/api/x", method=method)).method
 
 
-@pytest.mark.parametrize("method", [b"", b"TRACE", b"CONNECT", b"TRACK", b"get", b"Get", b"GE T", b"GET\n", b"A" * 21, b"G3T"])
+@pytest.mark.parametrize(
+    "method", [b"", b"TRACE", b"CONNECT", b"TRACK", b"get", b"Get", b"GE T", b"GET\n", b"A" * 21, b"G3T"]
+)
 def test_other_methods_are_refused(method: bytes) -> None:
     """TRACE echoes credentials, CONNECT opens a tunnel, and methods are case-sensitive."""
     assert code_of(lambda: inspect(a_request(b"/api/x", method=method))) == "method_not_allowed"
 
 
-@pytest.mark.parametrize(("value", "code"), [(b"100-Continue", ""), (b"200-ok", "expectation_failed"), (b"", "expectation_failed")])
+@pytest.mark.parametrize(
+    ("value", "code"), [(b"100-Continue", ""), (b"200-ok", "expectation_failed"), (b"", "expectation_failed")]
+)
 def test_expect_is_100_continue_or_refused(value: bytes, code: str) -> None:
     """D9: the one expectation there is, is the server's to fulfil; it is not passed on."""
     request = a_request(b"/api/x", [(b"Expect", value)])
@@ -183,13 +192,16 @@ def test_a_token_in_a_forwarded_header_is_refused(name: bytes, value: bytes) -> 
     """D6: a client token in the wrong place would reach the upstream; with a credential beside it or not."""
     for beside in ([], [BEARER], [(b"X-Api-Key", TOKEN)]):
         assert code_of(lambda beside=beside: inspect(a_request(b"/api/x", [*beside, (name, value)]))) == "bad_header"
-    assert code_of(lambda: inspect(a_request(b"/api/x", [(b"X-T", b"t"), (name, value)]), token_header=b"x-t")) == "bad_header"
+    assert (
+        code_of(lambda: inspect(a_request(b"/api/x", [(b"X-T", b"t"), (name, value)]), token_header=b"x-t"))
+        == "bad_header"
+    )
 
 
 def test_a_token_in_a_dropped_header_goes_nowhere() -> None:
     """D6: what is dropped anyway may hold what it likes; no cookie is ever a credential."""
     operation = inspect(a_request(b"/api/x", [(b"Cookie", b"t=" + TOKEN), (b"Referer", b"http://a/?" + TOKEN)]))
-    assert ([], None) == (operation.headers, operation.presented)
+    assert (operation.headers, operation.presented) == ([], None)
 
 
 # --- framing --------------------------------------------------------------------------------
@@ -247,7 +259,7 @@ def test_a_length_that_could_be_read_in_two_ways_is_refused(headers: Headers) ->
 
 
 def test_a_vertical_tab_in_transfer_encoding_is_refused() -> None:
-    """S1: `\\x0bchunked` is a control character before it is an encoding."""
+    r"""S1: `\\x0bchunked` is a control character before it is an encoding."""
     request = a_request(b"/api/x", [(b"Transfer-Encoding", b"\x0bchunked")], body=iter(()))
     assert code_of(lambda: inspect(request)) == "bad_header"
 
@@ -316,7 +328,20 @@ def test_a_prefix_begins_with_a_slash_and_ends_without(prefix: bytes) -> None:
         Guard({}, prefix=prefix)
 
 
-@pytest.mark.parametrize("name", [b"", b"X-Proxy-Token", b"x_token", b"x token", b"host", b"connection", b"content-length", b"cookie", b"authorization"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"",
+        b"X-Proxy-Token",
+        b"x_token",
+        b"x token",
+        b"host",
+        b"connection",
+        b"content-length",
+        b"cookie",
+        b"authorization",
+    ],
+)
 def test_a_token_header_is_a_lower_case_name_of_its_own(name: bytes) -> None:
     with pytest.raises(ConfigurationError, match="token_header"):
         Guard({}, token_header=name)
@@ -331,5 +356,5 @@ def test_the_credential_is_never_among_the_forwarded_headers() -> None:
     """Whatever place it stood in, it stays behind."""
     for name in (b"Authorization", b"X-Api-Key", b"Api-Key", b"X-Goog-Api-Key", b"PRIVATE-TOKEN"):
         operation = inspect(a_request(b"/api/x", [(name, b"abc"), (b"A", b"1")]))
-        assert [(b"A", b"1")] == operation.headers
+        assert operation.headers == [(b"A", b"1")]
         assert values(operation.headers, name) == []

@@ -43,7 +43,9 @@ JWT = b"eyJhbGciOiJFUzI1NiJ9.e30.c2ln"
         (b"PRIVATE-TOKEN", TOKEN, "private-token", TOKEN),
     ],
 )
-def test_a_credential_is_taken_from_where_api_clients_put_it(name: bytes, value: bytes, place: str, credential: bytes) -> None:
+def test_a_credential_is_taken_from_where_api_clients_put_it(
+    name: bytes, value: bytes, place: str, credential: bytes
+) -> None:
     """Every place of the contract is read, and scheme names have no case (RFC 9110, section 11.1)."""
     presented = inspect(a_request(b"/api/x", [(name, value)])).presented
     assert (place, credential) == (presented.place, bytes(presented.value))
@@ -120,11 +122,11 @@ def test_the_token_header_alone_decides() -> None:
     """Where it is there, an SDK's placeholder keys are dropped unread, however malformed they are."""
     placeholders = [(b"Authorization", b"Bearer a,b"), (b"Authorization", b""), KEY, KEY]
     operation = inspect(a_request(b"/api/x", [*placeholders, (b"X-Proxy-Token", TOKEN)]), token_header=b"x-proxy-token")
-    assert ("token-header", TOKEN, []) == (
+    assert (
         operation.presented.place,
         bytes(operation.presented.value),
         operation.headers,
-    )
+    ) == ("token-header", TOKEN, [])
 
 
 def test_without_the_token_header_the_usual_places_count() -> None:
@@ -134,7 +136,12 @@ def test_without_the_token_header_the_usual_places_count() -> None:
 
 @pytest.mark.parametrize(
     ("values", "code"),
-    [([b"a", b"b"], "multiple_credentials"), ([b"a,b"], "multiple_credentials"), ([b""], "bad_header"), ([b"a b"], "bad_header")],
+    [
+        ([b"a", b"b"], "multiple_credentials"),
+        ([b"a,b"], "multiple_credentials"),
+        ([b""], "bad_header"),
+        ([b"a b"], "bad_header"),
+    ],
 )
 def test_the_token_header_holds_one_token(values: list[bytes], code: str) -> None:
     with pytest.raises(ProxyError) as refusal:
@@ -146,11 +153,11 @@ def test_the_token_header_holds_one_token(values: list[bytes], code: str) -> Non
 def test_any_other_header_can_be_the_token_header(name: bytes) -> None:
     """A header that would be forwarded or dropped is read instead, when the operator says so."""
     operation = inspect(a_request(b"/api/x", [(name.title(), TOKEN)]), token_header=name)
-    assert ("token-header", TOKEN, []) == (
+    assert (
         operation.presented.place,
         bytes(operation.presented.value),
         operation.headers,
-    )
+    ) == ("token-header", TOKEN, [])
 
 
 def test_without_configuration_the_header_is_a_strangers() -> None:
@@ -164,8 +171,8 @@ def test_a_token_given_apart_alone_decides() -> None:
     """A script's transport knows its token; whatever the SDK put into headers is dropped unread."""
     headers = [(b"Authorization", b"Bearer sk-placeholder"), KEY, (b"X-Proxy-Token", b"other")]
     operation = inspect(a_request(b"/api/x", headers, token=Hidden(TOKEN)), token_header=b"x-proxy-token")
-    assert ("token-header", TOKEN, []) == (
+    assert (
         operation.presented.place,
         bytes(operation.presented.value),
         operation.headers,
-    )
+    ) == ("token-header", TOKEN, [])

@@ -51,13 +51,18 @@ DROPPED = (
 def test_what_is_not_the_upstreams_to_set_is_dropped(name: bytes) -> None:
     """L2, L3: what acts on the host application's origin or tells about machinery, in every spelling."""
     for spelling in (name, name.lower(), name.upper()):
-        assert OURS == answered([(spelling, b"x")])
+        assert answered([(spelling, b"x")]) == OURS
 
 
 def test_fields_named_by_connection_are_dropped() -> None:
     """Also those that would be rewritten, and whatever the spelling."""
-    headers = [(b"Connection", b"close, X-Hop"), (b"connection", b"LOCATION"), (b"x-hop", b"1"), (b"Location", b"/v1/base/x")]
-    assert OURS == answered(headers)
+    headers = [
+        (b"Connection", b"close, X-Hop"),
+        (b"connection", b"LOCATION"),
+        (b"x-hop", b"1"),
+        (b"Location", b"/v1/base/x"),
+    ]
+    assert answered(headers) == OURS
 
 
 @pytest.mark.parametrize("status", [0, -1, 99, 100, 101, 103, 199, 600, 999])
@@ -76,7 +81,15 @@ def test_an_upstream_that_refuses_the_credential_is_the_operators_trouble(status
 
 @pytest.mark.parametrize(
     "header",
-    [(b"X-A", b"a\r\nB: c"), (b"X-A", b"\x00"), (b"Server", b"\n"), (b"X A", b""), (b"", b"x"), (b"X-\xe9", b""), (b"A:", b"")],
+    [
+        (b"X-A", b"a\r\nB: c"),
+        (b"X-A", b"\x00"),
+        (b"Server", b"\n"),
+        (b"X A", b""),
+        (b"", b"x"),
+        (b"X-\xe9", b""),
+        (b"A:", b""),
+    ],
 )
 def test_a_malformed_header_fails_the_answer(header: tuple[bytes, bytes]) -> None:
     """S8: bare CR, LF and NUL, and names that are no tokens."""
@@ -166,19 +179,23 @@ FORMS = {
 def test_a_header_that_shows_the_credential_is_dropped(form: str) -> None:
     """H6, L1: whichever header it is, wherever in it the credential stands, in each form."""
     credential, shown = FORMS[form]
-    leaks = [(b"X-Echo", b"you sent " + shown + b"!"), (b"Content-Type", shown), (b"Link", b"</v1/base/x?key=" + shown + b">")]
+    leaks = [
+        (b"X-Echo", b"you sent " + shown + b"!"),
+        (b"Content-Type", shown),
+        (b"Link", b"</v1/base/x?key=" + shown + b">"),
+    ]
     kept = answered([(b"A", b"1"), *leaks, (b"B", b"100%")], credential=credential)
     assert kept == [(b"A", b"1"), (b"B", b"100%"), *OURS]
 
 
 def test_a_location_that_shows_the_credential_is_dropped() -> None:
     """H6: `Location: /x?key=SECRET` goes nowhere, neither as a redirect nor as an error with the text."""
-    assert OURS == answered([(b"Location", b"/v1/base/x?key=" + SECRET)], status=302)
-    assert OURS == answered([(b"Location", b"https://evil.example/?key=" + SECRET)], status=302)
+    assert answered([(b"Location", b"/v1/base/x?key=" + SECRET)], status=302) == OURS
+    assert answered([(b"Location", b"https://evil.example/?key=" + SECRET)], status=302) == OURS
 
 
 def test_the_credential_as_a_headers_name_is_dropped() -> None:
-    assert OURS == answered([(SECRET, b"1")])
+    assert answered([(SECRET, b"1")]) == OURS
 
 
 # --- links ----------------------------------------------------------------------------------
@@ -280,7 +297,9 @@ def test_other_links_elsewhere_stay_as_they_are(location: bytes) -> None:
     """Nobody follows them without looking; an upload's 201 may well point to a storage service."""
     assert [location] == values(answered([(b"Location", location)], status=201), b"location")
     assert [location] == values(answered([(b"Content-Location", location)]), b"content-location")
-    assert [b"<" + location + b">; rel=next"] == values(answered([(b"Link", b"<" + location + b">; rel=next")]), b"link")
+    assert [b"<" + location + b">; rel=next"] == values(
+        answered([(b"Link", b"<" + location + b">; rel=next")]), b"link"
+    )
 
 
 @pytest.mark.parametrize("relative", [b"x", b".", b"./x", b"..", b"stripe/x"])
@@ -288,7 +307,7 @@ def test_nothing_is_relative_to_an_upstream_without_a_slash(relative: bytes) -> 
     """Seen from `/proxy/api`, `x` is `/proxy/x`, another upstream."""
     with pytest.raises(ForeignRedirect):
         answered([(b"Location", relative)], status=302, request=a_request(b"/api"))
-    assert [b"?x"] == values(answered([(b"Location", b"?x")], status=302, request=a_request(b"/api")), b"location")
+    assert values(answered([(b"Location", b"?x")], status=302, request=a_request(b"/api")), b"location") == [b"?x"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +317,12 @@ def test_nothing_is_relative_to_an_upstream_without_a_slash(relative: bytes) -> 
         (a_request(b"/m/p/api/x", mount=b"/m"), b"/p", b"/m/p/api/y", b"http://proxy.example.com/m/p/api/y"),
         (a_request(b"/p/api", mount=b""), b"/p", b"/p/api/y", b"http://proxy.example.com/p/api/y"),
         (a_request(b"/api/x", mount=b"/m"), b"", b"/m/api/y", b"http://proxy.example.com/m/api/y"),
-        (a_request(b"/api/x", mount="/mé\r\n".encode()), b"", b"/m%C3%A9%0D%0A/api/y", b"http://proxy.example.com/m%C3%A9%0D%0A/api/y"),
+        (
+            a_request(b"/api/x", mount="/mé\r\n".encode()),
+            b"",
+            b"/m%C3%A9%0D%0A/api/y",
+            b"http://proxy.example.com/m%C3%A9%0D%0A/api/y",
+        ),
         (
             a_request(b"http://proxy.example.com/m/api/x", mount=b"/m"),
             b"",
@@ -308,7 +332,9 @@ def test_nothing_is_relative_to_an_upstream_without_a_slash(relative: bytes) -> 
         (a_request(b"/api/x", [(b"Host", b"[::1]:8080")]), b"", b"/api/y", b"http://[::1]:8080/api/y"),
     ],
 )
-def test_links_lead_to_where_the_client_sees_the_upstream(request_: object, prefix: bytes, path: bytes, site: bytes) -> None:
+def test_links_lead_to_where_the_client_sees_the_upstream(
+    request_: object, prefix: bytes, path: bytes, site: bytes
+) -> None:
     """Mount, prefix and host as they stood in the request, whether or not the framework took the mount off."""
     headers = [(b"Location", b"/v1/base/y"), (b"Content-Location", b"https://api.example.com/v1/base/y")]
     got = answered(headers, status=302, request=request_, prefix=prefix)

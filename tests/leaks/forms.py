@@ -60,7 +60,9 @@ def assert_clean(secrets: Mapping[str, str], places: Mapping[str, bytes] | Itera
     """Fail, saying where and in which form, when any secret stands in any of the places."""
     items = places.items() if isinstance(places, Mapping) else places
     leaks = [
-        f"{where}: {leak.name} ({leak.form}) in {leak.around!r}" for where, data in items for leak in find(secrets, data)
+        f"{where}: {leak.name} ({leak.form}) in {leak.around!r}"
+        for where, data in items
+        for leak in find(secrets, data)
     ]
     if leaks:
         raise AssertionError("\n".join(leaks[:20]))

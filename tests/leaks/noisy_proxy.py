@@ -55,7 +55,7 @@ class TalkativeProvider:
             raise ConnectionError(f"the vault said {self._material}")
         if reference == "chained":
             try:
-                raise ValueError(self._material)
+                json.loads(self._material)
             except ValueError as error:
                 raise LookupError(f"while parsing {self._material}") from error
         if reference == "newline":

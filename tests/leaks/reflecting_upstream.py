@@ -1,16 +1,16 @@
 """An upstream that gives back the credential it was sent wherever an answer has room for it, except in the body.
 
-    /ok /created          plain answers
-    /headers/FORM         the credential in a response header: whole, bare, base64, hex, percent, decoded, target
-    /redirect /link       the credential in Location and Link
-    /reason               the credential in the reason phrase
-    /status-line /field   the credential in a line that is not HTTP
-    /length               the credential in a Content-Length
-    /chunk                the credential in a chunk's size and extension, after a good head
-    /surplus              a second response after the first, with the credential in it
-    /cut                  an answer that breaks off
-    /401 /407 /500        statuses, with the credential in WWW-Authenticate where it belongs
-    /events               a stream
+/ok /created          plain answers
+/headers/FORM         the credential in a response header: whole, bare, base64, hex, percent, decoded, target
+/redirect /link       the credential in Location and Link
+/reason               the credential in the reason phrase
+/status-line /field   the credential in a line that is not HTTP
+/length               the credential in a Content-Length
+/chunk                the credential in a chunk's size and extension, after a good head
+/surplus              a second response after the first, with the credential in it
+/cut                  an answer that breaks off
+/401 /407 /500        statuses, with the credential in WWW-Authenticate where it belongs
+/events               a stream
 """
 
 import base64

@@ -6,8 +6,9 @@ import logging
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from leaks.forms import find, forms
 
 SECRET = "k3y-/+~ab.9ZqT_x7"
@@ -38,8 +39,13 @@ def test_each_form_is_found(form: str) -> None:
     assert find({"key": SECRET}, b"before " + EVERY_FORM[form] + b" after") != []
 
 
-@given(before=st.binary(max_size=9), after=st.binary(max_size=9), encode=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
-def test_base64_is_found_whatever_stands_beside_it(before: bytes, after: bytes, encode) -> None:  # noqa: ANN001
+@settings(deadline=None)
+@given(
+    before=st.binary(max_size=9),
+    after=st.binary(max_size=9),
+    encode=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
+)
+def test_base64_is_found_whatever_stands_beside_it(before: bytes, after: bytes, encode) -> None:
     """Three alignments are all there are."""
     assert find({"key": SECRET}, encode(before + SECRET.encode() + after)) != []
 

@@ -11,14 +11,27 @@ from typing import Any
 import httpx
 import pytest
 from attrs import define
-from leaks.forms import assert_clean
-from loopback import REAL_KEY, UpstreamServer, running_upstream
 
-from apitokenproxy import Basic, Bearer, Caller, Denial, Grant, Header, Operation, Proxy, Query, Rule, Secret, Upstream
-from apitokenproxy import nonblocking
+from apitokenproxy import (
+    Basic,
+    Bearer,
+    Caller,
+    Denial,
+    Grant,
+    Header,
+    Operation,
+    Proxy,
+    Query,
+    Rule,
+    Secret,
+    Upstream,
+    nonblocking,
+)
 from apitokenproxy.messages import Outbound
 from apitokenproxy.policy.rules import Rules
 from apitokenproxy.testing import MemoryAudit
+from leaks.forms import assert_clean
+from loopback import REAL_KEY, UpstreamServer, running_upstream
 
 
 @define(repr=False)

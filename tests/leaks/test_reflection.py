@@ -5,12 +5,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from leaks.forms import assert_clean
 from noisy_proxy import make
 from reflecting_upstream import FORMS, running_reflection
 from test_leaks import ENVIRONMENT, REAL, keep_keys
 
 from apitokenproxy import Proxy
+from leaks.forms import assert_clean
 
 KEYS = {"bearer": "bearer key", "basic": "basic key", "query": "query key", "header": "header key"}
 

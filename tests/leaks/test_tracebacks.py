@@ -10,8 +10,6 @@ from typing import Any
 import httpx
 import pytest
 from attrs import define
-from leaks.forms import assert_clean
-from loopback import UpstreamServer
 from reflecting_upstream import running_reflection
 
 from apitokenproxy import Bearer, Caller, Denial, Grant, Operation, Proxy, Query, Rule, Secret, Upstream, nonblocking
@@ -19,6 +17,8 @@ from apitokenproxy.exchange import Exchange
 from apitokenproxy.messages import Admission, Credential, Hidden
 from apitokenproxy.policy.rules import Rules
 from apitokenproxy.testing import MemoryAudit
+from leaks.forms import assert_clean
+from loopback import UpstreamServer
 
 REAL = "real/traceback+key~4f8a1c9e7b3d5062"
 STAGES = ["store", "policy", "limiter", "provider", "credential", "transport", "reply", "unreachable", "settle"]
@@ -95,9 +95,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     refuse = Exchange.refuse
 
     def reporting(self: Exchange, error: Any) -> Any:
-        for each in (error, sys.exception()):
-            if each is not None:
-                reported.append(rendered(each))
+        reported.extend(rendered(each) for each in (error, sys.exception()) if each is not None)
         return refuse(self, error)
 
     monkeypatch.setattr(Exchange, "refuse", reporting)
@@ -204,7 +202,9 @@ def test_what_ends_a_worker_shows_neither_key_nor_token(
     assert_clean({"real key": REAL, "client token": token}, {stage: hooked[0].encode()})
 
 
-def test_a_refusal_told_to_the_log_says_where_but_not_what(reports: list[str], upstream: UpstreamServer, tmp_path: Path) -> None:
+def test_a_refusal_told_to_the_log_says_where_but_not_what(
+    reports: list[str], upstream: UpstreamServer, tmp_path: Path
+) -> None:
     """The detail of a fault names the exception's type and place, never its text."""
     error = RuntimeError(f"I was holding {REAL}")
     proxy = build("policy", error, upstream.url, tmp_path)
@@ -218,7 +218,6 @@ def test_a_refusal_told_to_the_log_says_where_but_not_what(reports: list[str], u
 
 def test_the_report_would_show_a_local() -> None:
     """The rendering does show local variables, so a clean one says something."""
-
     with pytest.raises(ValueError, match="Expecting value") as caught:
         json.loads(REAL)
     with pytest.raises(AssertionError):

@@ -322,7 +322,11 @@ FAILURES = {
         404,
     ),
     "github 429": Failure(
-        "github", lambda base, key: github_issues(base, key, "acme/busy"), github.GithubException, lambda e: e.status, 429
+        "github",
+        lambda base, key: github_issues(base, key, "acme/busy"),
+        github.GithubException,
+        lambda e: e.status,
+        429,
     ),
     "slack error": Failure(
         "slack",
@@ -382,9 +386,7 @@ FAILURES = {
 }
 
 REFUSALS = {
-    "openai": Failure(
-        "openai", with_openai(openai_chat), openai.AuthenticationError, lambda e: e.status_code, 401
-    ),
+    "openai": Failure("openai", with_openai(openai_chat), openai.AuthenticationError, lambda e: e.status_code, 401),
     "openai stream": Failure(
         "openai", with_openai(openai_stream), openai.AuthenticationError, lambda e: e.status_code, 401
     ),

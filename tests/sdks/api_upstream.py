@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from attrs import Factory, define, frozen
+
 from loopback import Received
 
 KEYS = {
@@ -249,58 +250,60 @@ _APIS: dict[str, tuple[Callable[[Received], bool], Callable[[ApiUpstream, str, R
 # --- the server -----------------------------------------------------------------------------
 
 
-def _handler(upstream: ApiUpstream) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
-        def log_message(self, *args: Any) -> None:
-            pass
+    def log_message(self, *args: Any) -> None:
+        pass
 
-        def answer(self) -> None:
-            target = self.requestline.split(" ")[1]
-            received = Received(self.command, target, list(self.headers.items()), self._body())
-            upstream.requests.append(received)
-            api, _, rest = target.partition("?")[0].removeprefix("/").partition("/")
-            accepts, says = _APIS[api]
-            self._reply(
-                says(upstream, f"/{rest}", received) if accepts(received) else Answered({"error": "who are you?"}, 401)
-            )
+    def answer(self) -> None:
+        target = self.requestline.split(" ")[1]
+        received = Received(self.command, target, list(self.headers.items()), self._body())
+        upstream: ApiUpstream = self.server.upstream
+        upstream.requests.append(received)
+        api, _, rest = target.partition("?")[0].removeprefix("/").partition("/")
+        accepts, says = _APIS[api]
+        self._reply(
+            says(upstream, f"/{rest}", received) if accepts(received) else Answered({"error": "who are you?"}, 401)
+        )
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = answer  # noqa: N815 - the base class's names
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_PATCH = answer  # noqa: N815 - the base class's names
 
-        def _body(self) -> bytes:
-            if self.headers.get("transfer-encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("content-length", 0)))
-            chunks = []
-            while size := int(self.rfile.readline(), 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("content-length", 0)))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
             self.rfile.readline()
-            return b"".join(chunks)
+        self.rfile.readline()
+        return b"".join(chunks)
 
-        def _reply(self, answered: Answered) -> None:
-            self.send_response(answered.status)
-            self.send_header("Content-Type", answered.content_type)
-            for name, value in answered.headers:
-                self.send_header(name, value)
-            if answered.events:
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-                for event in (*answered.events, b""):
-                    self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
-                return
-            body = answered.body if isinstance(answered.body, bytes) else json.dumps(answered.body).encode()
-            self.send_header("Content-Length", str(len(body)))
+    def _reply(self, answered: Answered) -> None:
+        self.send_response(answered.status)
+        self.send_header("Content-Type", answered.content_type)
+        for name, value in answered.headers:
+            self.send_header(name, value)
+        if answered.events:
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
+            for event in (*answered.events, b""):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+            return
+        body = answered.body if isinstance(answered.body, bytes) else json.dumps(answered.body).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-    return Handler
 
-
-class _Quiet(ThreadingHTTPServer):
+class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def __init__(self, upstream: ApiUpstream) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = upstream
 
     def handle_error(self, *args: Any) -> None:
         pass
@@ -310,7 +313,7 @@ class _Quiet(ThreadingHTTPServer):
 def running_apis() -> Iterator[ApiUpstream]:
     """Run the server until the block ends."""
     upstream = ApiUpstream()
-    server = _Quiet(("127.0.0.1", 0), _handler(upstream))
+    server = _Server(upstream)
     upstream.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -11,11 +11,11 @@ import stripe
 from api_calls import CALLS, FAILURES, REFUSALS, s3_client, with_httpx
 from api_upstream import KEYS, ApiUpstream, places_of_the_key, running_apis
 from attrs import define, frozen
-from leaks.forms import assert_clean
-from loopback import Received, call, running_asgi, running_wsgi
 
 from apitokenproxy import Basic, Bearer, Header, Proxy, Rule, Upstream
 from apitokenproxy.testing import MemoryAudit
+from leaks.forms import assert_clean
+from loopback import Received, call, running_asgi, running_wsgi
 
 UNDER_WSGI = ["openai stream", "github pagination", "boto3 put", "curl upload"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import anthropic
 import httpx
@@ -10,10 +11,10 @@ import openai
 import pytest
 from api_calls import SAID, anthropic_stream, openai_chat, openai_client, openai_stream
 from api_upstream import KEYS, ApiUpstream, places_of_the_key, running_apis
-from leaks.forms import assert_clean
 
 from apitokenproxy import Bearer, Header, Proxy, Rule, Upstream
 from apitokenproxy.testing import MemoryAudit
+from leaks.forms import assert_clean
 
 WORDS = ["one ", "two ", "three "]
 PLACEHOLDER = "sk-placeholder-0000"
@@ -76,13 +77,14 @@ def test_async_openai_over_a_transport(proxy: Proxy, token: str, apis: ApiUpstre
 
     async def stream() -> list[str | None]:
         http_client = httpx.AsyncClient(transport=proxy.async_transport(token))
-        async with openai.AsyncOpenAI(
-            api_key=PLACEHOLDER, base_url=f"{BASE}/openai/v1", max_retries=0, http_client=http_client
-        ) as client:
+        async with (
+            aclosing(proxy),
+            openai.AsyncOpenAI(
+                api_key=PLACEHOLDER, base_url=f"{BASE}/openai/v1", max_retries=0, http_client=http_client
+            ) as client,
+        ):
             chunks = await client.chat.completions.create(model="gpt-x", messages=SAID, stream=True)
-            words = [chunk.choices[0].delta.content async for chunk in chunks]
-        await proxy.aclose()
-        return words
+            return [chunk.choices[0].delta.content async for chunk in chunks]
 
     assert asyncio.run(stream()) == WORDS
     assert_only_the_real_key_went_out(apis, "openai", token)
@@ -106,14 +108,13 @@ def test_async_anthropic_over_a_transport(proxy: Proxy, token: str, apis: ApiUps
     async def stream() -> list[str]:
         http_client = httpx2.AsyncClient(transport=proxy.async_transport(token))  # type: ignore[arg-type]
         async with (
+            aclosing(proxy),
             anthropic.AsyncAnthropic(
                 api_key=PLACEHOLDER, base_url=f"{BASE}/anthropic", max_retries=0, http_client=http_client
             ) as client,
             client.messages.stream(model="claude-x", max_tokens=9, messages=SAID) as messages,
         ):
-            words = [word async for word in messages.text_stream]
-        await proxy.aclose()
-        return words
+            return [word async for word in messages.text_stream]
 
     assert asyncio.run(stream()) == WORDS
     assert_only_the_real_key_went_out(apis, "anthropic", token)

@@ -12,8 +12,9 @@ _audit = logging.getLogger("apitokenproxy.audit")
 
 def emit(lines: Iterable[str]) -> None:
     """Log each line at INFO."""
-    for line in lines:
-        _audit.info("%s", line)
+    if _audit.isEnabledFor(logging.INFO):
+        for line in lines:
+            _audit.info("%s", line)
 
 
 class LogOnly(Writer):
@@ -24,5 +25,4 @@ class LogOnly(Writer):
 
     @staticmethod
     def _log_all(batch: list[AuditRecord], _refused: int) -> None:
-        if _audit.isEnabledFor(logging.INFO):
-            emit(to_json(record) for record in batch)
+        emit(to_json(record) for record in batch)

@@ -11,4 +11,6 @@ def main() -> None:
         if (error.name or "").startswith("apitokenproxy"):
             raise
         sys.exit(f"apitokenproxy: {error.name} is not installed; run: pip install 'apitokenproxy[server]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     app(prog_name="apitokenproxy")

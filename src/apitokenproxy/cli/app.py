@@ -1,5 +1,11 @@
-"""The command group, and what all commands share."""
+"""The command group, and how commands end.
 
+Rules:
+1. What goes wrong is told on stderr, one sentence a line, and never as a traceback: exit code 1.
+2. An interrupted command says nothing: exit code 130. Nor does one whose output nobody reads.
+"""
+
+import os
 import sys
 from typing import Any
 
@@ -7,24 +13,34 @@ import click
 
 from apitokenproxy.cli.check import check
 from apitokenproxy.cli.demo import demo
+from apitokenproxy.cli.options import examples
 from apitokenproxy.cli.serve import serve
 from apitokenproxy.cli.tokens import tokens
-from apitokenproxy.errors import ApitokenproxyError, ProxyError
+from apitokenproxy.errors import ApitokenproxyError, ProxyError, fault
+
+INTERRUPTED = 130
 
 
 class _Group(click.Group):
-    """Turns our errors into one sentence on stderr and exit code 1."""
-
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise  # click ends these well
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
         except ProxyError as error:
             _fail(error.detail or error.title)
         except ApitokenproxyError as error:
             _fail(str(error))
-        except BrokenPipeError:
-            sys.stderr.close()  # nobody reads any more; say nothing about it
-            sys.exit(1)
+        except OSError as error:
+            # What is left in the buffer would be tried again, and complained about, at the very end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _fail(f"{error.filename or 'what was printed'} cannot be written or read: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - its text could hold anything
+            _fail(f"this is a fault of apitokenproxy: {fault(error).detail}")
 
 
 def _fail(text: str) -> None:
@@ -33,18 +49,19 @@ def _fail(text: str) -> None:
     sys.exit(1)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "apitokenproxy demo                          see it work, in one process, in seconds",
+        "apitokenproxy check                         is the configuration right?",
+        "apitokenproxy serve                         run by itself from apitokenproxy.toml",
+        "apitokenproxy tokens issue --tenant acme    hand out a token",
+    ),
+)
 @click.version_option(package_name="apitokenproxy")
 def app() -> None:
-    r"""Give out tokens, keep the API keys.
-
-    \b
-    Examples:
-      apitokenproxy demo                          see it work, in one process, in seconds
-      apitokenproxy check                         is the configuration right?
-      apitokenproxy serve                         run by itself from apitokenproxy.toml
-      apitokenproxy tokens issue --tenant acme    hand out a token
-    """
+    """Give out tokens, keep the API keys."""
 
 
 app.add_command(demo)

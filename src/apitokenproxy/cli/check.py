@@ -4,22 +4,17 @@ import sys
 
 import click
 
-from apitokenproxy.cli.options import config_option
+from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.config import read_config
 from apitokenproxy.proxy import Proxy
 
 
-@click.command()
+@click.command(epilog=examples("apitokenproxy check", "apitokenproxy check -c production.toml"))
 @config_option
 def check(config: str) -> None:
-    r"""Report every problem of a configuration, with its path.
+    """Report every problem of a configuration, with its path.
 
     Tries the store, the audit file and the secrets as well. Exit code 1 when there is a problem.
-
-    \b
-    Examples:
-      apitokenproxy check
-      apitokenproxy check -c production.toml
     """
     problems = Proxy.problems_in(config)
     for problem in problems:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -19,24 +20,24 @@ from attrs import Factory, define
 
 from apitokenproxy.cli import demo_upstream
 from apitokenproxy.cli.demo_upstream import DemoUpstream
+from apitokenproxy.cli.options import examples
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.limits.limit import Limit
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.proxy import Proxy
 from apitokenproxy.upstream import Upstream
 
+PATIENCE = 5.0
+"""Seconds to wait for what should take milliseconds."""
 
-@click.command()
+
+@click.command(epilog=examples("apitokenproxy demo"))
 def demo() -> None:
-    r"""Show the proxy at work in one process, on real HTTP over loopback.
+    """Show the proxy at work in one process, on real HTTP over loopback.
 
     Starts an upstream that refuses everything without the real key, mounts the proxy before it,
     issues a token, makes real calls and prints what each side saw. Exit code 1 when anything was
     not as promised.
-
-    \b
-    Example:
-      apitokenproxy demo
     """
     with tempfile.TemporaryDirectory() as directory:
         kept = run(Path(directory))
@@ -57,9 +58,20 @@ class _World:
     seen_by_client: list[bytes] = Factory(list)
     promises: list[tuple[str, bool]] = Factory(list)
     calls: int = 0
+    unexpected: int = 0
 
     def promise(self, text: str, kept: object) -> None:
         self.promises.append((text, bool(kept)))
+
+    def record(self) -> dict[str, Any]:
+        """Return the audit record of the last call, which is written a moment after its end; empty if it is not."""
+        end = time.monotonic() + PATIENCE
+        while len(lines := self.audit.read_text().splitlines()) < self.calls:
+            if time.monotonic() > end:
+                return {}
+            time.sleep(0.005)
+        record: dict[str, Any] = json.loads(lines[-1])
+        return record
 
 
 def run(directory: Path) -> bool:
@@ -112,70 +124,86 @@ def _calls(world: _World) -> None:
     )
     world.upstream.received.clear()
     world.promise("the token is worth nothing at the upstream itself", direct.status_code == httpx.codes.UNAUTHORIZED)
+    _call_each(world)
+    world.promise("each of these calls ended as it should, at the upstream and in the audit too", not world.unexpected)
 
+
+def _call_each(world: _World) -> None:
     _call(world, "a read that the rules allow", "GET", "/api/repos/acme/hello", 200, "")
     _call(world, "a stream, as it comes", "GET", "/api/events", 200, "")
     _call(world, "a write that no rule allows", "DELETE", "/api/repos/acme/hello", 403, "denied")
     _call(world, "somebody else's data", "GET", "/api/repos/globex/hello", 403, "denied")
     _call(world, "a path that servers read differently", "GET", "/api/repos/acme/..%2fglobex", 400, "encoded_slash")
     for _ in range(2):
-        world.client.get("/api/repos/acme/hello", headers=_bearer(world.token))
-        world.calls += 1
+        _send(world, "GET", "/api/repos/acme/hello")
     _call(world, "more than 4 at once", "GET", "/api/repos/acme/hello", 429, "rate_limited")
     world.proxy.tokens.revoke(world.token_id)
     _call(world, "the same token, revoked a moment ago", "GET", "/api/events", 401, "unauthenticated")
 
 
 def _call(world: _World, what: str, method: str, target: str, status: int, code: str) -> None:
+    """Make a call, show what each side saw of it, and note whether it ended as it should."""
     before = len(world.upstream.received)
-    world.calls += 1
     click.echo()
-    click.secho(f"{what}", bold=True)
-    click.echo(f"  client sent        {method} {target}   Authorization: Bearer {_short(world.token)}")
+    click.secho(what, bold=True)
+    _show("client sent", f"{method} {target}   Authorization: Bearer {_short(world.token)}")
+    given_status, given_code, body = _send(world, method, target)
+    received = world.upstream.received[before:]
+    for request in received:
+        shown = f"Bearer {_short(world.upstream.key)}" if f"Bearer {world.upstream.key}" in request else "no key"
+        _show("upstream received", f"{request.partition(' HTTP/')[0]}   Authorization: {click.style(shown, fg='cyan')}")
+    if given_code:
+        answer = click.style(f"{given_status} {given_code}", fg="yellow")
+        _show("answer", answer + ("" if received else "; the upstream received nothing"))
+    else:
+        shown = body.decode() if body.startswith(b"{") else ""
+        _show("answer", click.style(f"{given_status} {shown}".strip(), fg="green"))
+    record = world.record()
+    _show("audit", record.get("reason") or f"{record.get('status')} by rule {record.get('rule')}")
+    seen = (given_status, given_code, record.get("status"), record.get("code"), len(received))
+    if seen != (status, code, status, code, int(not code)):
+        world.unexpected += 1
+        _show("expected", click.style(f"{status} {code}".strip(), fg="red"))
+
+
+def _send(world: _World, method: str, target: str) -> tuple[int, str, bytes]:
+    """Send exactly this target; return the status, the proxy's own code if any, and the body."""
+    world.calls += 1
     request = world.client.build_request(method, "/", headers=_bearer(world.token))
     request.extensions["target"] = target.encode()
     response = world.client.send(request, stream=True)
     pieces = []
+    streamed = response.headers.get("content-type") == "text/event-stream"
+    if streamed:
+        click.echo("  client got        ", nl=False)
     for piece in response.iter_raw():
         pieces.append(piece)
-        if target.endswith("/events") and response.is_success:
-            click.echo(f"  client got         {piece.decode().strip()}")
-    body = b"".join(pieces)
+        if streamed:
+            click.echo(f" {piece.decode().removeprefix('data:').strip()}", nl=False)
+    if streamed:
+        click.echo()
+        world.promise("the stream came piece by piece", len(pieces) > 1)
     response.close()
+    body = b"".join(pieces)
     world.seen_by_client += [body, *(name + value for name, value in response.headers.raw)]
-    _show_received(world, before)
-    code_given = response.headers.get("x-proxy-error", "")
-    answer = body.decode() if response.is_success and target.endswith("hello") else code_given
-    colour = "green" if response.is_success else "yellow"
-    click.echo("  answer             " + click.style(f"{response.status_code} {answer}".strip(), fg=colour))
-    as_promised = response.status_code == status and code_given == code
-    forwarded = len(world.upstream.received) - before
-    world.promise(f"{what}: {status} {code}".strip(), as_promised and forwarded == int(not code))
+    return response.status_code, response.headers.get("x-proxy-error", ""), body
 
 
-def _show_received(world: _World, before: int) -> None:
-    if len(world.upstream.received) == before:
-        click.echo("  upstream received  nothing")
-        return
-    request = world.upstream.received[-1]
-    line = request.partition(" HTTP/")[0]
-    shown = f"Bearer {_short(world.upstream.key)}" if f"Bearer {world.upstream.key}" in request else "no key"
-    click.echo(f"  upstream received  {line}   Authorization: " + click.style(shown, fg="cyan"))
+def _show(side: str, text: str) -> None:
+    click.echo(f"  {side:<17}  {text}")
 
 
 def _search(world: _World) -> None:
     seen = b"".join(world.seen_by_client)
     received = "".join(world.upstream.received)
     audit = world.audit.read_text()
-    records = [json.loads(line) for line in audit.splitlines()]
     world.promise(f"the client never saw the key (searched {len(seen)} bytes)", world.upstream.key.encode() not in seen)
     world.promise(f"the upstream never saw the token (searched {len(received)} bytes)", world.token not in received)
     world.promise(
         f"the audit file holds neither (searched {len(audit)} bytes)",
         world.token not in audit and world.upstream.key not in audit,
     )
-    outcomes = " ".join(record["code"] or str(record["status"]) for record in records)
-    world.promise(f"one audit record for each call: {outcomes}", len(records) == world.calls)
+    world.promise(f"each of the {world.calls} calls has one audit record", len(audit.splitlines()) == world.calls)
 
 
 def _conclude(world: _World) -> bool:
@@ -186,21 +214,26 @@ def _conclude(world: _World) -> bool:
         click.echo(f"  {mark}  {text}")
     kept_all = all(kept for _, kept in world.promises)
     if kept_all:
-        click.echo("\nNext: README.md mounts it in FastAPI or Flask; `apitokenproxy serve --help` runs it by itself.")
+        click.echo("\nNext: README.md mounts it in FastAPI or Flask; `apitokenproxy serve` runs it from a file.")
     return kept_all
 
 
 @contextmanager
 def _serving(proxy: Proxy) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # asyncio sends small answers at once only on sockets that say that they are TCP's.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
         server = uvicorn.Server(uvicorn.Config(proxy.asgi, log_level="critical", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
         thread.start()
-        while not server.started:
+        while thread.is_alive() and not server.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
 
 
 def _bearer(token: str) -> dict[str, str]:

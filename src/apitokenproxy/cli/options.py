@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""What several commands share."""
 
 import click
 
@@ -10,3 +10,8 @@ config_option = click.option(
     metavar="FILE",
     help="The configuration file.",
 )
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help text: the lines as they are, where click would fill paragraphs."""
+    return "\n".join(["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {line}" for line in lines)])

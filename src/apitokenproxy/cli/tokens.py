@@ -2,35 +2,37 @@
 
 import json
 import sys
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import click
 
-from apitokenproxy.cli.options import config_option
+from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.config import read_config
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError, TokenNotFound
 from apitokenproxy.proxy import Proxy
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "TOKEN=$(apitokenproxy tokens issue --tenant acme)",
+        "apitokenproxy tokens list",
+        "apitokenproxy tokens revoke ID",
+    )
+)
 def tokens() -> None:
-    r"""Hand out client tokens, look at them, take them back.
-
-    \b
-    Examples:
-      TOKEN=$(apitokenproxy tokens issue --tenant acme)
-      apitokenproxy tokens list
-      apitokenproxy tokens revoke ID
-    """
+    """Hand out client tokens, look at them, take them back."""
 
 
 def _proxy(config: str) -> Proxy:
-    if read_config(config)["store"] == "memory:":
+    settings = read_config(config)
+    if settings["store"] == "memory:":
         raise ConfigurationError(
             f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
         )
-    return Proxy.from_toml(config)
+    # Nothing is forwarded, so nothing is recorded: an audit file made here could have the wrong owner.
+    return Proxy(**settings | {"audit": None})
 
 
 def _attributes(_context: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
@@ -43,7 +45,23 @@ def _attributes(_context: click.Context, _parameter: click.Parameter, pairs: tup
     return attributes
 
 
-@tokens.command()
+def _lifetime(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
+    try:
+        lifetime = None if text is None else parse_duration(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+    if lifetime == timedelta():
+        raise click.BadParameter(f"{text!r} is no time at all")
+    return lifetime
+
+
+@tokens.command(
+    epilog=examples(
+        "TOKEN=$(apitokenproxy tokens issue --tenant acme)",
+        "apitokenproxy tokens issue --tenant acme --subject ci --scope github:read --expires-in 30d",
+        "apitokenproxy tokens issue --tenant acme --attr org=octocat --json",
+    )
+)
 @config_option
 @click.option("--tenant", required=True, help="Whom it is for: a customer, a team.")
 @click.option("--subject", default="", help="Which user or program of the tenant.")
@@ -51,7 +69,12 @@ def _attributes(_context: click.Context, _parameter: click.Parameter, pairs: tup
 @click.option(
     "--attr", "attributes", multiple=True, callback=_attributes, metavar="K=V", help="An attribute; may be repeated."
 )
-@click.option("--expires-in", metavar="TIME", help="How long it is good for, as 12h or 30d. Left out: for ever.")
+@click.option(
+    "--expires-in",
+    callback=_lifetime,
+    metavar="TIME",
+    help="How long it is good for, as 12h or 30d. Left out: for ever.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def issue(
     config: str,
@@ -59,21 +82,15 @@ def issue(
     subject: str,
     scopes: tuple[str, ...],
     attributes: dict[str, str],
-    expires_in: str | None,
+    expires_in: timedelta | None,
     as_json: bool,
 ) -> None:
-    r"""Issue a token. It is shown this once: alone on stdout, its details on stderr.
-
-    \b
-    Examples:
-      TOKEN=$(apitokenproxy tokens issue --tenant acme)
-      apitokenproxy tokens issue --tenant acme --subject ci --scope github:read --expires-in 30d
-      apitokenproxy tokens issue --tenant acme --attr org=octocat --json
-    """
-    lifetime = None if expires_in is None else parse_duration(expires_in)
+    """Issue a token. It is shown this once: alone on stdout, its details on stderr."""
+    if sys.stdout is None:
+        raise ConfigurationError("stdout is closed, so nobody could read the token; no token was issued")
     proxy = _proxy(config)
     issued = proxy.tokens.issue(
-        tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=lifetime
+        tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in
     )
     info = proxy.tokens.get(issued.id)
     proxy.close()
@@ -85,18 +102,12 @@ def issue(
     click.echo(issued.token)
 
 
-@tokens.command("list")
+@tokens.command("list", epilog=examples("apitokenproxy tokens list", "apitokenproxy tokens list --tenant acme --json"))
 @config_option
 @click.option("--tenant", help="Only this tenant's.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, one token a line.")
 def list_(config: str, tenant: str | None, as_json: bool) -> None:
-    r"""List tokens, oldest first.
-
-    \b
-    Examples:
-      apitokenproxy tokens list
-      apitokenproxy tokens list --tenant acme --json
-    """
+    """List tokens, oldest first."""
     proxy = _proxy(config)
     found = proxy.tokens.list(tenant=tenant)
     proxy.close()
@@ -122,17 +133,12 @@ def list_(config: str, tenant: str | None, as_json: bool) -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-@tokens.command()
+@tokens.command(epilog=examples("apitokenproxy tokens show Ab12Cd34Ef56"))
 @config_option
 @click.argument("token_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(config: str, token_id: str, as_json: bool) -> None:
-    r"""Show a token by its id.
-
-    \b
-    Example:
-      apitokenproxy tokens show Ab12Cd34Ef56
-    """
+    """Show a token by its id."""
     proxy = _proxy(config)
     try:
         info = proxy.tokens.get(token_id)
@@ -151,16 +157,11 @@ def show(config: str, token_id: str, as_json: bool) -> None:
         click.echo(f"{key:<10}  {'-' if shown in (None, '') else shown}")
 
 
-@tokens.command()
+@tokens.command(epilog=examples("apitokenproxy tokens revoke Ab12Cd34Ef56"))
 @config_option
 @click.argument("token_id", metavar="ID")
 def revoke(config: str, token_id: str) -> None:
-    r"""Revoke a token by its id. Running proxies refuse it within `revocation_bound`.
-
-    \b
-    Example:
-      apitokenproxy tokens revoke Ab12Cd34Ef56
-    """
+    """Revoke a token by its id. Running proxies refuse it within `revocation_bound`."""
     proxy = _proxy(config)
     try:
         info = proxy.tokens.revoke(token_id)

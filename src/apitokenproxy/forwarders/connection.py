@@ -45,6 +45,10 @@ class Stream(Protocol):
         """Close at once, without waiting."""
 
 
+class _Broken(Exception):
+    """The upstream took no more of the body. Not an OSError: the body's own source may raise those."""
+
+
 class Connection:
     """One connection to one origin, for one request at a time."""
 
@@ -62,7 +66,7 @@ class Connection:
         self._read_timeout = outbound.origin.timeouts.read
         timeout = outbound.origin.timeouts.write
         await self._write(_head(outbound), timeout)
-        with contextlib.suppress(ConnectionError):  # the upstream may have answered before it closed
+        with contextlib.suppress(_Broken):  # the upstream may have answered before it closed
             await self._send_body(outbound, timeout)
         return await self._answer_head()
 
@@ -95,7 +99,7 @@ class Connection:
         except OSError as error:
             if isinstance(event, h11.Request):
                 raise UpstreamFailure(f"the connection broke while sending: {type(error).__name__}") from None
-            raise ConnectionError from None
+            raise _Broken from None
 
     async def _answer_head(self) -> tuple[int, Headers]:
         for _ in range(_MAX_INFORMATIONAL):

@@ -16,9 +16,14 @@ import httpx
 from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
 from apitokenproxy.messages import Origin
 
-# Not global in what they lead to, whatever ipaddress says of them (RFC 3056, RFC 4380, RFC 6598).
+# Not global in what they lead to, whatever this version's ipaddress says of them (RFC 3056, RFC 4380,
+# RFC 6598, RFC 6890, RFC 7526, RFC 8215, RFC 9602, RFC 9637).
 _NEVER_PUBLIC = tuple(
-    ip_network(network) for network in ("2002::/16", "2001::/32", "100.64.0.0/10", "192.0.0.0/24", "::/96", "fec0::/10")
+    ip_network(network)
+    for network in (
+        *("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24"),
+        *("::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10"),
+    )
 )
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 

@@ -13,6 +13,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import os
 import ssl
 import threading
@@ -63,41 +64,51 @@ class PoolForwarder:
                 return self._pools[loop][origin]
             except KeyError:
                 pass
-        else:  # a forked child: the parent's connections stay the parent's
-            self._lock, self._pid, self._pools = threading.Lock(), os.getpid(), {}
+        self._forget_parent()
         with self._lock:
             for other in [key for key in self._pools if isinstance(key, asyncio.AbstractEventLoop) and key.is_closed()]:
                 del self._pools[other]
             return self._pools.setdefault(loop, {}).setdefault(origin, _Pool(origin, colour))
 
+    def _forget_parent(self) -> None:
+        if self._pid != os.getpid():  # a forked child: the parent's connections stay the parent's
+            # The pid last: another thread that sees it must not see the parent's pools any more.
+            self._lock, self._pools, self._pid = threading.Lock(), {}, os.getpid()
+
     async def aclose(self) -> None:
         """Close the idle connections of this event loop."""
-        for pool in self._pools.pop(asyncio.get_running_loop(), {}).values():
-            pool.close()
+        self._forget_parent()
+        self._close(asyncio.get_running_loop())
         await asyncio.sleep(0)  # lets the transports finish
 
     def close(self) -> None:
         """Close the idle connections of the sync side."""
-        for pool in self._pools.pop(None, {}).values():
+        self._forget_parent()
+        self._close(None)
+
+    def _close(self, loop: object) -> None:
+        with self._lock:
+            pools = self._pools.pop(loop, {})
+        for pool in pools.values():
             pool.close()
 
 
 async def _forward(pool: "_Pool", outbound: Outbound) -> Reply:
-    connection, used_before = await pool.acquire(new=False)
+    connection, used_before = await pool.acquire()
     try:
         status, headers = await connection.send(outbound)
     except UpstreamFailure as error:
-        pool.discard(connection)
         nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
         harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
         if not (used_before and nothing_came and harmless):
+            pool.discard(connection)
             raise
     except BaseException:
         pool.discard(connection)
         raise
     else:
         return _reply(pool, connection, status, headers)
-    connection, _ = await pool.acquire(new=True)
+    connection = await pool.replace(connection)
     try:
         status, headers = await connection.send(outbound)
     except BaseException:
@@ -176,26 +187,36 @@ class _Pool:
         self._tls: ssl.SSLContext | None = None
         self._closed = False
 
-    async def acquire(self, *, new: bool) -> tuple[Connection, bool]:
+    async def acquire(self) -> tuple[Connection, bool]:
         """Return a connection and whether it was used before. Raises PoolTimeout, UpstreamFailure."""
-        connection, waiter = self._take(new=new)
+        connection, waiter = self._take()
         if waiter is not None:
             connection = await self._wait(waiter)
-        if connection is not None:
+        if connection is None:
+            return await self._new(), False
+        if connection.is_quiet():  # something may have arrived while it was handed over
             return connection, True
+        return await self.replace(connection), False
+
+    async def replace(self, connection: Connection) -> Connection:
+        """Close a connection and return a new one in its place. Raises UpstreamFailure."""
+        connection.abort()
+        return await self._new()
+
+    async def _new(self) -> Connection:
         try:
-            return Connection(await self._dial()), False
+            return Connection(await self._dial())
         except BaseException:
             self._hand_over(None)
             raise
 
-    def _take(self, *, new: bool) -> "tuple[Connection | None, Future[Connection | None] | None]":
+    def _take(self) -> "tuple[Connection | None, Future[Connection | None] | None]":
         """Take the connection used last, or a free place, or a place in the queue."""
         now = time.monotonic()
         with self._lock:
             while self._idle:
                 connection, since = self._idle.pop()
-                if not new and now - since < IDLE_SECONDS and connection.is_quiet():
+                if now - since < IDLE_SECONDS and connection.is_quiet():
                     return connection, None
                 self._open -= 1
                 connection.abort()
@@ -213,11 +234,18 @@ class _Pool:
         except TimeoutError:
             if not waiter.cancel():  # it came at the last moment
                 return waiter.result()
+            self._forget(waiter)
             raise PoolTimeout(f"{self._origin.max_connections} connections were busy for {seconds:g} seconds") from None
         except BaseException:
-            if not waiter.cancel():
+            if waiter.cancel():
+                self._forget(waiter)
+            else:
                 self._hand_over(waiter.result())
             raise
+
+    def _forget(self, waiter: "Future[Connection | None]") -> None:
+        with self._lock, contextlib.suppress(ValueError):  # it may have been passed over already
+            self._waiting.remove(waiter)
 
     async def _dial(self) -> Stream:
         origin = self._origin
@@ -229,6 +257,8 @@ class _Pool:
             return open_socket_stream(origin, self._tls)
         except TimeoutError:
             raise ConnectTimeout(f"{origin.host} took longer than {origin.timeouts.connect:g} seconds") from None
+        except UnicodeError:
+            raise UpstreamUnreachable(f"{origin.host} cannot be a host's name") from None
         except OSError as error:  # also name resolution and TLS
             raise UpstreamUnreachable(f"{origin.host}: {_why(error)}") from None
 

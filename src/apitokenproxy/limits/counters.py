@@ -10,11 +10,12 @@ Rules:
 from calendar import monthrange
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from apitokenproxy.errors import ConcurrencyExceeded, LimiterUnavailable, QuotaExceeded, RateLimited
 from apitokenproxy.limits.limit import SECONDS, Limit
 
-Key = tuple[str, ...]
+Key = str | tuple[Any, ...]
 
 _ROUNDING = 1e-9
 """Seconds: sums of floats must not refuse the last of a burst."""
@@ -32,7 +33,7 @@ class Rate:
         self._arrivals: OrderedDict[Key, float] = OrderedDict()
         self.policy = f'"{limit.name}";q={self._burst};w={max(1, round(self._tolerance))}'
 
-    def check(self, key: Key, now: float, _today: datetime) -> None:
+    def check(self, key: Key, now: float, _wall: float) -> None:
         """Raise RateLimited when the key is ahead of its pace by more than its burst."""
         arrival = self._arrivals.get(key, now)
         early = arrival + self._interval - self._tolerance - now
@@ -64,16 +65,16 @@ class Quota:
         self._unit = limit.unit
         self._max_keys = max_keys
         self._used: dict[Key, int] = {}
-        self._start = datetime.min.replace(tzinfo=UTC)
-        self._end = self._start
+        self._end = 0.0
+        self._left = 0.0
         self.policy = f'"{limit.name}";q={limit.count};w={SECONDS[limit.unit]}'
 
-    def check(self, key: Key, _now: float, today: datetime) -> None:
+    def check(self, key: Key, _now: float, wall: float) -> None:
         """Raise QuotaExceeded when the window's allowance is used up."""
-        if today >= self._end:
+        if wall >= self._end:
             self._used.clear()
-            self._start, self._end = _window(today, self._unit)
-        self._left = max(1.0, (self._end - today).total_seconds())
+            self._end = _window_end(wall, self._unit)
+        self._left = self._end - wall
         used = self._used.get(key)
         if used is None:
             if len(self._used) >= self._max_keys:
@@ -100,7 +101,7 @@ class Concurrency:
         self._cap = limit.count
         self._running: dict[Key, int] = {}
 
-    def check(self, key: Key, _now: float, _today: datetime) -> None:
+    def check(self, key: Key, _now: float, _wall: float) -> None:
         """Raise ConcurrencyExceeded when as many are in flight as may be."""
         if self._running.get(key, 0) >= self._cap:
             raise ConcurrencyExceeded(f"limit {self._name}", retry_after=1.0)
@@ -125,19 +126,19 @@ class Concurrency:
 Counter = Rate | Quota | Concurrency
 
 
-def counter(limit: Limit, max_keys: int) -> Counter:
+def counter_for(limit: Limit, max_keys: int) -> Counter:
     """Return the counter for a limit."""
     if limit.rate is not None:
         return Rate(limit, max_keys)
     return Quota(limit, max_keys) if limit.quota is not None else Concurrency(limit)
 
 
-def _window(today: datetime, unit: str) -> tuple[datetime, datetime]:
-    hour = today.replace(minute=0, second=0, microsecond=0)
+def _window_end(wall: float, unit: str) -> float:
+    hour = datetime.fromtimestamp(wall, UTC).replace(minute=0, second=0, microsecond=0)
     if unit == "hour":
-        return hour, hour + timedelta(hours=1)
+        return (hour + timedelta(hours=1)).timestamp()
     day = hour.replace(hour=0)
     if unit == "day":
-        return day, day + timedelta(days=1)
+        return (day + timedelta(days=1)).timestamp()
     month = day.replace(day=1)
-    return month, month + timedelta(days=monthrange(month.year, month.month)[1])
+    return (month + timedelta(days=monthrange(month.year, month.month)[1])).timestamp()

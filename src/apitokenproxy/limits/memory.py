@@ -3,13 +3,12 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.errors import ConfigurationError
-from apitokenproxy.limits.counters import Concurrency, Counter, Key, counter
+from apitokenproxy.limits.counters import Concurrency, Counter, Key, counter_for
 from apitokenproxy.limits.limit import Limit
 from apitokenproxy.messages import Admission, Grant
 
@@ -17,16 +16,12 @@ _NOTHING = Admission()
 _LONGEST_ADDRESS = 64
 
 
-def _utc() -> datetime:
-    return datetime.now(UTC)
-
-
 class MemoryLimiter:
     """Counts requests against several limits, all or nothing, in this process alone.
 
     `max_keys` bounds each limit's memory: a rate forgets the key idle longest (which costs at most
     one burst), a quota that is full refuses new keys until its window ends. `clock` gives seconds
-    that never step back, `today` the wall clock for calendar windows.
+    that never step back, `wall` seconds since the epoch for calendar windows.
     """
 
     def __init__(
@@ -35,19 +30,19 @@ class MemoryLimiter:
         *,
         max_keys: int = 100_000,
         clock: Callable[[], float] = time.monotonic,
-        today: Callable[[], datetime] = _utc,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         names = [limit.name for limit in limits]
         for name in names:
             if names.count(name) > 1:
                 raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
         self._counters: tuple[tuple[Callable[[Grant], Key], Counter], ...] = tuple(
-            (_key_maker(limit.per), counter(limit, max_keys)) for limit in limits
+            (_key_maker(limit.per), counter_for(limit, max_keys)) for limit in limits
         )
         self._policy = ", ".join(c.policy for _, c in self._counters if not isinstance(c, Concurrency)).encode()
         self._holds = any(isinstance(c, Concurrency) for _, c in self._counters)
         self._clock = clock
-        self._today = today
+        self._wall = wall
         self._lock = threading.Lock()
 
     @nonblocking
@@ -55,49 +50,46 @@ class MemoryLimiter:
         """Count the request against every limit, or against none. Raises Limited, LimiterUnavailable."""
         if not self._counters:
             return _NOTHING
-        keyed = [(make(grant), limit) for make, limit in self._counters]
-        now, today = self._clock(), self._today()
+        now, wall = self._clock(), self._wall()
+        taken: list[tuple[Key, Counter]] = []
         with self._lock:
-            for key, limit in keyed:
-                limit.check(key, now, today)
-            left = [limit.take(key, now) for key, limit in keyed]
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        if self._policy:
-            items = ", ".join([item for item in left if item]).encode()
-            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", items))
+            for make_key, counter in self._counters:
+                key = make_key(grant)
+                counter.check(key, now, wall)
+                taken.append((key, counter))
+            left = ", ".join([item for key, counter in taken if (item := counter.take(key, now))])
+        headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", left.encode())) if left else ()
         if not self._holds:
             return Admission(headers)
-        return Admission(headers, _Release(self._lock, [(k, c) for k, c in keyed if isinstance(c, Concurrency)]))
+        return Admission(headers, _Release(self._lock, taken))
 
 
 class _Release:
     """Counts out what is in flight, once, whoever calls and however often."""
 
-    __slots__ = ("_held", "_lock")
+    __slots__ = ("_lock", "_taken")
 
-    def __init__(self, lock: threading.Lock, held: list[tuple[Key, Concurrency]]) -> None:
+    def __init__(self, lock: threading.Lock, taken: list[tuple[Key, Counter]]) -> None:
         self._lock = lock
-        self._held = held
+        self._taken = taken
 
     def __call__(self) -> None:
         with self._lock:
-            held, self._held = self._held, []
-            for key, limit in held:
-                limit.release(key)
+            taken, self._taken = self._taken, []
+            for key, counter in taken:
+                if isinstance(counter, Concurrency):
+                    counter.release(key)
 
 
 def _key_maker(per: tuple[str, ...]) -> Callable[[Grant], Key]:
-    if len(per) == 1:
-        [only] = (_PARTS[part] for part in per)
-        return only
     makers = tuple(_PARTS[part] for part in per)
-    return lambda grant: tuple([text for make in makers for text in make(grant)])
+    return makers[0] if len(makers) == 1 else lambda grant: tuple([make(grant) for make in makers])
 
 
 def _token(grant: Grant) -> Key:
     caller = grant.caller
     # A caller without a client token (the host application's session) is its tenant and subject.
-    return (caller.token_id,) if caller.token_id else (caller.tenant, caller.subject)
+    return caller.token_id or (caller.tenant, caller.subject)
 
 
 @lru_cache(maxsize=4096)
@@ -115,8 +107,8 @@ def _network(address: str) -> str:
 
 _PARTS: dict[str, Callable[[Grant], Key]] = {
     "token": _token,
-    "tenant": lambda grant: (grant.caller.tenant,),
+    "tenant": lambda grant: grant.caller.tenant,
     "subject": lambda grant: (grant.caller.tenant, grant.caller.subject),
-    "upstream": lambda grant: (grant.operation.upstream,),
-    "ip": lambda grant: (_network(grant.operation.address),),
+    "upstream": lambda grant: grant.operation.upstream,
+    "ip": lambda grant: _network(grant.operation.address),
 }

@@ -1,0 +1,115 @@
+"""`apitokenproxy check`: what is wrong with a configuration, all of it, in sentences."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from command_line import CONFIGURATION, run
+
+from loopback import REAL_KEY, UpstreamServer
+
+
+def test_a_right_configuration_is_told_in_one_line(folder: Path) -> None:
+    """What is configured stands on stdout, and the exit code is 0."""
+    done = run("check", folder=folder)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        "apitokenproxy.toml: ok: upstreams api; 1 rules, 0 limits; store sqlite:///tokens.db; audit audit.jsonl\n"
+    )
+
+
+SIX_MISTAKES = """
+[proxy]
+revocation_bound = "1 fortnight"
+
+[upstreams.github]
+url = "http://api.github.com"
+credential = { type = "bearer", secret = "env:DEMO_KEY" }
+
+[upstreams.gitlab]
+url = "https://gitlab.com"
+credential = { type = "beerer", secret = "env:DEMO_KEY" }
+
+[[rules]]
+id = "read"
+effect = "allow"
+methds = ["GET"]
+
+[[rules]]
+id = "write"
+effect = "allow"
+upstream = "guthub"
+
+[[limits]]
+name = "per-token"
+per = ["token"]
+rate = 100
+"""
+
+
+def test_all_mistakes_are_told_at_once_with_their_paths(tmp_path: Path) -> None:
+    """Six mistakes are six lines, each with its place in the file and what to do; nothing is made meanwhile."""
+    (tmp_path / "wrong.toml").write_text(SIX_MISTAKES)
+    done = run("check", "-c", "wrong.toml", folder=tmp_path, DEMO_KEY=REAL_KEY)
+    assert (done.code, done.out) == (1, "")
+    assert sorted(done.lines) == [
+        "error: wrong.toml: limits[0].rate: must be a string, not a whole number",
+        (
+            "error: wrong.toml: proxy.revocation_bound: '1 fortnight' is not a duration; write a number and one of "
+            "ms, s, m, h, d, as in 30d"
+        ),
+        "error: wrong.toml: rules[0].methds: unknown key; did you mean 'methods'?",
+        "error: wrong.toml: rules[1].upstream: there is no upstream 'guthub'; did you mean 'github'?",
+        (
+            "error: wrong.toml: upstreams.github: url is plain http, which shows the secret to the network; "
+            "use https, or set allow_private = true for a host of your own"
+        ),
+        "error: wrong.toml: upstreams.gitlab.credential.type: is not a kind of credential; did you mean 'bearer'?",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.toml"]
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    """The default file's name is told, and how to name another."""
+    done = run("check", folder=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: apitokenproxy.toml: there is no such file; name another with -c FILE\n"
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """A socket in the place of the file cannot be opened by anybody, the superuser included."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "apitokenproxy.toml"))
+        done = run("check", folder=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "error: apitokenproxy.toml: cannot be read: No such device or address\n"
+
+
+def test_a_missing_secret_is_told_with_its_place(folder: Path) -> None:
+    """The variable's name is told, and what to do."""
+    done = run("check", folder=folder, DEMO_KEY=None)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "error: apitokenproxy.toml: upstreams.api.credential: "
+        "environment variable DEMO_KEY is not set; export it before starting\n"
+    )
+
+
+@pytest.mark.parametrize("command", [("check",), ("serve", "--port", "0"), ("tokens", "list")])
+def test_a_database_that_cannot_be_opened_is_one_sentence(command: tuple[str, ...], folder: Path) -> None:
+    """A file that is no database is named, and left as it is."""
+    (folder / "tokens.db").write_text("This is a letter, not a database. " * 100)
+    before = (folder / "tokens.db").read_bytes()
+    done = run(*command, folder=folder)
+    assert (done.code, done.out, len(done.lines)) == (1, "", 1)
+    assert "tokens.db" in done.err
+    assert before == (folder / "tokens.db").read_bytes()
+
+
+def test_an_audit_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, upstream: UpstreamServer) -> None:
+    """The path is told, and what to do."""
+    text = CONFIGURATION.format(url=upstream.url).replace("audit.jsonl", "nowhere/audit.jsonl")
+    (tmp_path / "apitokenproxy.toml").write_text(text)
+    done = run("check", folder=tmp_path)
+    assert (done.code, done.out, len(done.lines)) == (1, "", 1)
+    assert "nowhere/audit.jsonl cannot be written: No such file or directory" in done.err

@@ -1,0 +1,388 @@
+"""Connections kept, bounded, handed over, timed and closed."""
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import (
+    BOUND,
+    COLOURS,
+    Asker,
+    answer,
+    body,
+    drive,
+    echo_forever,
+    echo_target,
+    head,
+    hostile,
+    origin,
+    request,
+    reset,
+    send,
+    tell,
+    until_end,
+    wait,
+)
+
+from apitokenproxy._colour import ASYNC, SYNC, run
+from apitokenproxy.errors import (
+    ConnectTimeout,
+    PoolTimeout,
+    ReadTimeout,
+    UpstreamFailure,
+    UpstreamUnreachable,
+    WriteTimeout,
+)
+from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
+from apitokenproxy.forwarders.pool import PoolForwarder
+
+colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
+
+
+@colours
+@pytest.mark.parametrize("end", [[], [reset]], ids=["closed", "reset"])
+def test_a_get_is_sent_again_once_when_a_kept_connection_died(colour: Any, end: list[Any]) -> None:
+    """The upstream dropped the kept connection upon the second request: a new one carries it."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        assert await ask.whole(request(to, b"/2")) == (200, b"/2")
+
+    with hostile([head, echo_target, head, *end], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2", b"/2"]
+
+
+@colours
+def test_a_get_is_not_sent_a_third_time(colour: Any) -> None:
+    """When the new connection dies as well, that is the result."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(UpstreamFailure):
+            await ask.whole(request(to, b"/2"))
+
+    with hostile([head, echo_target, head], [head]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2", b"/2"]
+
+
+@colours
+@pytest.mark.parametrize(("method", "size"), [(b"POST", 0), (b"POST", 3), (b"PUT", 3), (b"PATCH", 0)])
+def test_what_may_have_had_an_effect_is_never_sent_again(colour: Any, method: bytes, size: int) -> None:
+    """A POST, or a body that is used up, is sent once."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(UpstreamFailure):
+            await ask.whole(request(to, b"/2", method, content=ask.source(b"x" * size), length=size))
+
+    with hostile([head, echo_target, head, body(size)], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert [received.split(b" ")[1] for _, received in upstream.requests if b"HTTP" in received] == [b"/1", b"/2"]
+
+
+@colours
+def test_the_second_attempt_goes_over_a_new_connection_even_when_others_are_kept(colour: Any) -> None:
+    """A full pool of stale connections costs one retry, not one for each."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=2)
+        first = await ask.forward(request(to, b"/1"))
+        second = await ask.forward(request(to, b"/2"))
+        await ask.rest(first)
+        await ask.rest(second)
+        assert await ask.whole(request(to, b"/3")) == (200, b"/3")
+
+    stale = [head, echo_target, head]
+    with hostile(stale, stale, [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert [number for number, _ in upstream.requests] == [0, 1, 1, 2]
+
+
+@colours
+def test_the_connection_used_last_is_used_first(colour: Any) -> None:
+    """Last in, first out: what is not needed may grow old and close."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        replies = [await ask.forward(request(to)) for _ in range(3)]
+        for index in (2, 0, 1):
+            await ask.rest(replies[index])
+        for _ in range(2):
+            await ask.whole(request(to, b"/again"))
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert [number for number, received in upstream.requests if b"/again" in received] == [1, 1]
+
+
+@colours
+def test_each_timeout_has_its_own_error(colour: Any) -> None:
+    """Reading, writing and waiting for a place are told apart."""
+    go = threading.Event()
+
+    async def scenario(ask: Asker) -> None:
+        short = {"read": 0.05, "write": 0.05, "pool": 0.05}
+        to = origin(upstream.port, seconds=short, max_connections=1)
+        with pytest.raises(ReadTimeout):
+            await ask.whole(request(to))
+        chunk = b"x" * 2**20
+        with pytest.raises(WriteTimeout):
+            await ask.whole(request(to, method=b"POST", content=ask.source(*[chunk] * 64), length=None))
+        reply = await ask.forward(request(to))
+        with pytest.raises(PoolTimeout):
+            await ask.whole(request(to))
+        reply.abort()
+        go.set()
+
+    with hostile([head, wait(go)], [head, wait(go)], [head, send(answer(b"ok")[:-1]), wait(go)]) as upstream:
+        drive(colour, scenario)
+
+
+@colours
+def test_a_connection_that_nobody_accepts_is_a_connect_timeout(colour: Any) -> None:
+    """A listener whose queue is full answers no one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(("127.0.0.1", port))
+
+        async def scenario(ask: Asker) -> None:
+            with pytest.raises(ConnectTimeout):
+                await ask.whole(request(origin(port, seconds={"connect": 0.2})))
+
+        try:
+            drive(colour, scenario)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@colours
+@pytest.mark.parametrize("host", ["127.0.0.1", "a..b", "x" * 64 + ".example", "nowhere.invalid"])
+def test_what_cannot_be_reached_is_unreachable(colour: Any, host: str) -> None:
+    """Nobody listens, or the name means nothing."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+
+        async def scenario(ask: Asker) -> None:
+            with pytest.raises(UpstreamUnreachable):
+                await ask.whole(request(origin(unused.getsockname()[1], host=host)))
+
+        drive(colour, scenario)
+
+
+@colours
+def test_abort_closes_at_once_and_once(colour: Any) -> None:
+    """The upstream sees the end though it was not read; a second abort frees no second place."""
+    gone = threading.Event()
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=1, seconds={"pool": 0.05})
+        reply = await ask.forward(request(to))
+        reply.abort()
+        reply.abort()
+        await ask.pause(gone.is_set)
+        reply = await ask.forward(request(to))
+        with pytest.raises(PoolTimeout):
+            await ask.forward(request(to))
+        reply.abort()
+
+    start = send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")
+    with hostile([head, start, until_end, tell(gone)], [head, start, until_end]) as upstream:
+        drive(colour, scenario)
+
+
+def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
+    """A place goes to whoever has waited longest, and never more connections than allowed are open."""
+
+    async def scenario(ask: Asker) -> list[int]:
+        to = origin(upstream.port, max_connections=2)
+        order: list[int] = []
+
+        async def one(index: int) -> None:
+            await ask.whole(request(to, b"/%d" % index))
+            order.append(index)
+
+        held = [await ask.forward(request(to)) for _ in range(2)]
+        tasks = []
+        for index in range(20):
+            tasks.append(asyncio.create_task(one(index)))
+            await asyncio.sleep(0)
+        held[0].abort()
+        await asyncio.gather(*tasks)
+        held[1].abort()
+        return order
+
+    slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    with hostile([head, slow, until_end], [head, slow, until_end], [echo_forever]) as upstream:
+        assert list(range(20)) == drive(ASYNC, scenario)
+        assert upstream.most <= 3  # the upstream notes an end a little after the pool
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cancellations_lose_no_place(seed: int) -> None:
+    """After 200 tasks cancelled at any moment, all places are there."""
+    dice = random.Random(seed)  # noqa: S311 - not for secrets
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=5)
+        tasks = [asyncio.create_task(ask.whole(request(to, b"/%d" % index))) for index in range(200)]
+        while not all(task.done() for task in tasks):
+            for task in dice.sample(tasks, 4):
+                task.cancel()
+            await asyncio.sleep(dice.choice([0, 0, 0.001]))
+        for index, task in enumerate(tasks):
+            with suppress(asyncio.CancelledError):
+                assert (200, b"/%d" % index) == await task
+        replies = await asyncio.gather(*(ask.forward(request(to, b"/after")) for _ in range(5)))
+        for reply in replies:
+            await ask.rest(reply)
+
+    with hostile([echo_forever]) as upstream:
+        drive(ASYNC, scenario)
+
+
+def test_threads_that_give_up_waiting_leave_no_one_in_the_queue() -> None:
+    """The queue does not grow while nothing is given back."""
+
+    async def scenario(ask: Asker) -> int:
+        to = origin(upstream.port, max_connections=1, seconds={"pool": 0.01})
+        reply = await ask.forward(request(to))
+        for _ in range(5):
+            with pytest.raises(PoolTimeout):
+                await ask.forward(request(to))
+        reply.abort()
+        return len(forwarder._pools[None][to]._waiting)
+
+    forwarder = PoolForwarder()
+    with hostile([head, send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"), until_end]) as upstream:
+        assert drive(SYNC, scenario, forwarder) == 0
+
+
+def test_32_threads_get_their_own_answers() -> None:
+    """One forwarder serves many threads over few connections and mixes nothing up."""
+    forwarder = PoolForwarder()
+    with hostile([echo_forever]) as upstream, ThreadPoolExecutor(32) as threads:
+        ask = Asker(SYNC, forwarder.bind(SYNC))
+        to = origin(upstream.port, max_connections=8)
+        targets = [b"/%d" % number for number in range(640)]
+        answers = list(threads.map(lambda target: run(ask.whole(request(to, target))), targets))
+        assert [(200, target) for target in targets] == answers
+        assert upstream.connections <= 8
+        forwarder.close()
+
+
+def test_one_forwarder_serves_one_event_loop_after_another() -> None:
+    """A loop's connections are its own."""
+    forwarder = PoolForwarder()
+
+    async def scenario(ask: Asker) -> None:
+        assert await ask.whole(request(origin(upstream.port), b"/x")) == (200, b"/x")
+
+    with hostile([echo_forever]) as upstream:
+        for _ in range(3):
+            drive(ASYNC, scenario, forwarder)
+        assert upstream.connections == 3
+
+
+FORKING = """
+import os, sys
+from apitokenproxy._colour import SYNC, run
+from apitokenproxy.forwarders.pool import PoolForwarder
+from hostile import Asker, origin, request
+forwarder = PoolForwarder()
+ask, to = Asker(SYNC, forwarder.bind(SYNC)), origin(int(sys.argv[1]))
+run(ask.whole(request(to, b"/parent")))
+for target in (b"", b"/child"):
+    pid = os.fork()
+    if not pid:
+        try:
+            if target:
+                assert (200, target) == run(ask.whole(request(to, target)))
+            forwarder.close()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert (200, b"/again") == run(ask.whole(request(to, b"/again")))
+forwarder.close()
+"""
+
+
+def test_a_forked_child_leaves_its_parents_connections_alone() -> None:
+    """It neither uses nor closes them; the parent goes on with them."""
+    with hostile([echo_forever]) as upstream:
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", FORKING, str(upstream.port)],
+            check=True,
+            timeout=30,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        )
+        assert list(zip([number for number, _ in upstream.requests], upstream.targets(), strict=True)) == [
+            (0, b"/parent"),
+            (1, b"/child"),
+            (0, b"/again"),
+        ]
+
+
+def test_an_unread_answer_stops_at_the_high_water_mark() -> None:
+    """64 MiB that nobody reads do not become memory."""
+    size = 64 * 2**20
+    sent: list[int] = []
+
+    def flood(conversation: Any) -> None:
+        conversation.peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(64):
+            conversation.peer.sendall(bytes(2**20))
+            sent.append(1)
+
+    async def scenario(ask: Asker) -> None:
+        reply = await ask.forward(request(origin(upstream.port)))
+        stream = reply.body._connection._stream
+        await ask.pause(lambda: stream._paused)
+        await asyncio.sleep(0.1)
+        assert HIGH_WATER < stream._size <= HIGH_WATER + 256 * 1024
+        assert len(sent) < 64
+        total = 0
+        async for chunk in reply.body:
+            total += len(chunk)
+        assert size == total
+
+    with hostile([head, flood, until_end]) as upstream:
+        drive(ASYNC, scenario)
+
+
+@colours
+def test_places_are_free_again_after_every_kind_of_failure(colour: Any) -> None:
+    """One place serves on after failures of each kind."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=1, seconds={"pool": BOUND})
+        for _ in range(3):
+            with pytest.raises(UpstreamFailure):
+                await ask.whole(request(to))
+        assert await ask.whole(request(to, b"/ok")) == (200, b"/ok")
+
+    with hostile(
+        [head], [head, send(b"nonsense\r\n\r\n")], [head, send(answer(b"ok")[:-1])], [echo_forever]
+    ) as upstream:
+        drive(colour, scenario)
