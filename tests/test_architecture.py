@@ -23,7 +23,8 @@ PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "p
 
 EXACT = {
     "errors": set(),
-    "messages": {"errors"},
+    "traces": set(),
+    "messages": {"errors", "traces"},
     "interfaces": {"messages"},
     "_colour": {"errors"},
     "upstream": {"errors", "interfaces", "messages"},

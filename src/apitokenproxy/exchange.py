@@ -11,12 +11,14 @@ import json
 import random
 import time
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 from attrs import define, field
 
 from apitokenproxy.errors import ProxyError
 from apitokenproxy.interfaces import AuditSink
 from apitokenproxy.messages import (
+    TOKEN_PREFIX,
     Admission,
     AuditRecord,
     Caller,
@@ -28,6 +30,8 @@ from apitokenproxy.messages import (
     Request,
     Response,
 )
+
+_LONGEST_PATH = 512
 
 
 def _request_id() -> str:
@@ -54,7 +58,6 @@ class Exchange:
     status: int = 0
     code: str = ""
     reason: str = ""
-    path: str = ""
     closed: bool = False
 
     def refuse(self, error: ProxyError) -> Response:
@@ -90,8 +93,7 @@ class Exchange:
         if self.closed:
             return
         self.closed = True
-        if outcome:
-            self.code = outcome
+        self.code = self.code or outcome  # what refused a request is told even if the client did not wait
         try:
             if self.reply is not None:
                 self.reply.abort()
@@ -110,7 +112,7 @@ class Exchange:
             peer=operation.address if operation else self.request.peer,
             method=self.request.method.decode("ascii", "backslashreplace"),
             upstream=operation.upstream if operation else "",
-            path=operation.path.decode("ascii", "backslashreplace") if operation else self.path,
+            path=operation.path.decode("ascii") if operation else _tellable(self.request.target),
             tenant=caller.tenant if caller else "",
             subject=caller.subject if caller else "",
             token_id=caller.token_id if caller else "",
@@ -133,6 +135,13 @@ def unrecorded(exchange: Exchange, error: ProxyError) -> Response:
     return exchange.refuse(error)
 
 
+def _tellable(target: bytes) -> str:
+    """Return the path of a target that the guard refused, unless a token could stand in it."""
+    path = target.partition(b"?")[0][:_LONGEST_PATH]
+    plain = unquote_to_bytes(unquote_to_bytes(unquote_to_bytes(path)))
+    return path.decode("ascii", "backslashreplace") if path[:1] == b"/" and TOKEN_PREFIX not in plain else ""
+
+
 def _limit_headers(admission: Admission | None) -> tuple[tuple[bytes, bytes], ...]:
     return admission.headers if admission is not None else ()
 
@@ -145,5 +154,8 @@ def _problem(error: ProxyError, request_id: str) -> bytes:
             "status": error.status,
             "code": error.code,
             "request_id": request_id,
+            # Where SDKs look for the sentence: GitHub's in the first, OpenAI's, Stripe's and most others' in the second.
+            "message": error.title,
+            "error": {"type": error.code, "code": error.code, "message": error.title},
         }
     ).encode()

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, SupportsIndex, final
 from attrs import Factory, field, frozen
 
 from apitokenproxy.errors import BodyTooLarge
+from apitokenproxy.traces import traces
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields as received: order, case and repetition kept."""
@@ -28,6 +29,11 @@ Body = AsyncIterator[bytes] | Iterator[bytes]
 # --- material that must not be shown --------------------------------------------------------
 
 
+def not_pickled(self: object, _protocol: SupportsIndex) -> NoReturn:
+    """Refuse to be pickled or copied, as a class's `__reduce_ex__`: what is kept elsewhere is shown elsewhere."""
+    raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it holds what must not be shown")
+
+
 @final
 class Hidden(bytes):
     """Bytes that are sent as they are and shown to nobody: repr() is constant."""
@@ -37,6 +43,8 @@ class Hidden(bytes):
     def __repr__(self) -> str:
         """Show nothing."""
         return "Hidden(***)"
+
+    __reduce_ex__ = not_pickled
 
 
 @final
@@ -75,10 +83,7 @@ class Secret:
         """Refuse."""
         self.__str__()
 
-    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
-        """Refuse."""
-        message = "a Secret cannot be pickled or copied"
-        raise TypeError(message)
+    __reduce_ex__ = not_pickled
 
 
 # --- what comes in --------------------------------------------------------------------------
@@ -125,8 +130,8 @@ class Request:
     """
 
     method: bytes
-    target: bytes
-    headers: Headers
+    target: bytes = field(repr=False)
+    headers: Headers = field(repr=False)
     body: Body | None = None
     mount: bytes = b""
     scheme: bytes = b"http"
@@ -134,6 +139,8 @@ class Request:
     token: Hidden | None = None
     context: Any = field(default=None, repr=False)
     meter: BodyMeter = Factory(BodyMeter)
+
+    __reduce_ex__ = not_pickled
 
 
 @frozen
@@ -217,12 +224,16 @@ class Credential:
     """What makes the upstream accept the request: header fields and query parameters to add.
 
     Names and values are bytes as they will stand on the wire (query parameters already
-    percent-encoded). `version` names the secret's version for the audit record.
+    percent-encoded). `version` names the secret's version for the audit record. `traces` are the
+    forms in which it must not come back in an answer.
     """
 
     headers: tuple[tuple[bytes, Hidden], ...] = ()
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
+    traces: tuple[bytes, ...] = field(
+        init=False, repr=False, eq=False, default=Factory(lambda self: traces(self.headers, self.query), takes_self=True)
+    )
 
 
 @frozen

@@ -104,7 +104,11 @@ class Proxy:
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
         """Build what a configuration file describes. Raises ConfigurationError with every problem in it."""
-        return cls(**read_config(path))
+        arguments = read_config(path)
+        try:
+            return cls(**arguments)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from None
 
     @classmethod
     def problems_in(cls, path: str | Path) -> list[str]:
@@ -176,11 +180,13 @@ class Proxy:
         for upstream in self.upstreams.values():
             for kind in upstream.credential:
                 reference = getattr(kind, "secret", None)
-                if isinstance(reference, str) and "{" not in reference:
+                if isinstance(reference, str):
                     try:
-                        await secrets.reader(reference)(Caller(tenant=""))
-                    except ProxyError as error:
-                        problems.append(f"upstreams.{upstream.name}.credential: {error.detail}")
+                        read = secrets.reader(reference)
+                        if "{" not in reference:
+                            await read(Caller(tenant=""))
+                    except (ConfigurationError, ProxyError) as error:
+                        problems.append(f"upstreams.{upstream.name}.credential: {error}")
         return problems
 
     # --- wiring -----------------------------------------------------------------------------

@@ -113,3 +113,35 @@ def test_an_audit_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, up
     done = run("check", folder=tmp_path)
     assert (done.code, done.out, len(done.lines)) == (1, "", 1)
     assert "nowhere/audit.jsonl cannot be written: No such file or directory" in done.err
+
+
+SETTINGS = {
+    "prefix = 'proxy'": "prefix 'proxy' must begin with a slash, as /proxy does",
+    "token_header = 'a b'": "token_header 'a b' is not a header name; use letters, digits and hyphens",
+    "trusted_proxies = ['x']": "trusted_proxies: 'x' is not an address or network, as 10.0.0.0/8 is",
+}
+
+
+@pytest.mark.parametrize("line", SETTINGS)
+def test_what_the_proxy_itself_refuses_is_told_with_the_file(line: str, folder: Path) -> None:
+    """The file is named as for any other problem."""
+    configuration = folder / "apitokenproxy.toml"
+    configuration.write_text(configuration.read_text().replace("[proxy]", f"[proxy]\n{line}"))
+    done = run("check", folder=folder)
+    assert (done.code, done.out, done.err) == (1, "", f"error: apitokenproxy.toml: {SETTINGS[line]}\n")
+
+
+def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
+    """Also a reference that is none, which may be the key itself, and a place that no caller fills."""
+    configuration = folder / "apitokenproxy.toml"
+    references = ["sk-live-123", "enf:KEY", "env:{tenat}", "env:KEY_{tenant}", "env:NOT_THERE"]
+    tables = ", ".join(f'{{ type = "bearer", secret = "{reference}" }}' for reference in references)
+    configuration.write_text(configuration.read_text().replace('{ type = "bearer", secret = "env:DEMO_KEY" }', f"[{tables}]"))
+    done = run("check", folder=folder)
+    assert (done.code, done.out) == (1, "")
+    assert [line.removeprefix("error: apitokenproxy.toml: upstreams.api.credential: ") for line in done.lines] == [
+        "a secret is named as scheme:place, for example env:API_KEY; schemes: env, exec, file",
+        "secret reference enf:… has an unknown scheme; did you mean env:? known: env, exec, file",
+        "secret reference env:…: {tenat} is not known; use {tenant} or {subject}",
+        "environment variable NOT_THERE is not set; export it before starting",
+    ]

@@ -129,7 +129,7 @@ def test_refusals_are_problem_documents(make: Callable[..., World]) -> None:
     response, body = world.send(world.request(headers=[(b"Host", b"proxy")]))
     headers = dict(response.headers)
     problem = json.loads(body)
-    assert sorted(problem) == ["code", "request_id", "status", "title", "type"]
+    assert sorted(problem) == ["code", "error", "message", "request_id", "status", "title", "type"]
     assert (response.status, problem["code"], headers[b"x-proxy-error"]) == (401, "unauthenticated", b"unauthenticated")
     assert headers[b"content-type"] == b"application/problem+json"
     assert headers[b"www-authenticate"].startswith(b"Bearer")

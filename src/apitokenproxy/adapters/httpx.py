@@ -3,9 +3,14 @@
 The URL's path is `/<upstream name>/<rest>`; its scheme and host only appear in rewritten links. The
 client token is given to the transport and decides alone: placeholder keys that an SDK insists on
 are dropped.
+
+SDKs bring httpx or a successor with the same classes under another name (httpx2). The answer is made
+of the classes of the package that the request came from, because its client checks for them.
 """
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -34,7 +39,7 @@ class Transport(httpx.BaseTransport):
         stream = request.stream
         body = (meter.count(chunk) for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
         response = run(self._pipeline.handle(_request(request, self._token, body, meter)))
-        return httpx.Response(response.status, headers=response.headers, stream=_SyncAnswer(response, request))
+        return _answer(_SyncAnswer, "SyncByteStream", response, request)
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
@@ -55,7 +60,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         stream = request.stream
         body = (meter.count(chunk) async for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
         response = await self._pipeline.handle(_request(request, self._token, body, meter))
-        return httpx.Response(response.status, headers=response.headers, stream=_AsyncAnswer(response, request))
+        return _answer(_AsyncAnswer, "AsyncByteStream", response, request)
 
 
 class _Answer:
@@ -65,15 +70,17 @@ class _Answer:
         self._sent = 0
         self._outcome = ClientGone.code
 
-    def _broken(self, error: ProxyError) -> httpx.ReadError:
+    def _broken(self, error: ProxyError) -> Exception:
         self._outcome = error.code
-        return httpx.ReadError(f"the upstream broke off its answer: {error.code}", request=self._request)
+        text = f"the upstream broke off its answer: {error.code}"
+        broken: Exception = _package(self._request).ReadError(text, request=self._request)
+        return broken
 
     def _end(self) -> None:
         self._response.finish(self._outcome, self._sent)
 
 
-class _SyncAnswer(_Answer, httpx.SyncByteStream):
+class _SyncAnswer(_Answer):
     def __iter__(self) -> Iterator[bytes]:
         body: Any = self._response.body
         try:
@@ -88,7 +95,7 @@ class _SyncAnswer(_Answer, httpx.SyncByteStream):
         self._end()
 
 
-class _AsyncAnswer(_Answer, httpx.AsyncByteStream):
+class _AsyncAnswer(_Answer):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         body: Any = self._response.body
         try:
@@ -105,6 +112,22 @@ class _AsyncAnswer(_Answer, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._end()
+
+
+def _answer(kind: type[_Answer], base: str, response: Response, request: httpx.Request) -> httpx.Response:
+    package = _package(request)
+    stream = _stream_class(kind, getattr(package, base))(response, request)
+    answer: httpx.Response = package.Response(response.status, headers=response.headers, stream=stream)
+    return answer
+
+
+def _package(request: httpx.Request) -> Any:
+    return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+@lru_cache(maxsize=8)
+def _stream_class(kind: type[_Answer], base: type) -> type[_Answer]:
+    return type(kind.__name__, (kind, base), {})
 
 
 def _has_body(request: httpx.Request) -> bool:

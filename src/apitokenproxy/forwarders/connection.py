@@ -129,18 +129,22 @@ class Connection:
 
     async def _next_event(self) -> _Parsed:
         while (event := self._parse()) is h11.NEED_DATA:
-            try:
-                data = await self._stream.read(self._read_timeout)
-            except TimeoutError:
-                raise ReadTimeout(f"nothing for {self._read_timeout:g} seconds") from None
-            except OSError as error:
-                raise UpstreamFailure(f"the connection broke while reading: {type(error).__name__}") from None
-            if data:
-                self.received = True
-            elif not self.received:
-                raise UpstreamFailure("the connection was closed without an answer")
-            self._http.receive_data(data)
+            # The bytes get no name: a traceback that shows local values must not show an answer.
+            self._http.receive_data(await self._read())
         return event
+
+    async def _read(self) -> bytes:
+        try:
+            data = await self._stream.read(self._read_timeout)
+        except TimeoutError:
+            raise ReadTimeout(f"nothing for {self._read_timeout:g} seconds") from None
+        except OSError as error:
+            raise UpstreamFailure(f"the connection broke while reading: {type(error).__name__}") from None
+        if data:
+            self.received = True
+        elif not self.received:
+            raise UpstreamFailure("the connection was closed without an answer")
+        return data
 
     def _parse(self) -> _Parsed:
         try:

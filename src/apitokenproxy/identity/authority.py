@@ -12,6 +12,7 @@ from apitokenproxy.identity.attributes import checked, read_only
 from apitokenproxy.identity.format import digest, is_id, mint
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
+from apitokenproxy.messages import not_pickled
 
 _MAX_TENANT = 128
 _MAX_SUBJECT = 256
@@ -28,6 +29,8 @@ class IssuedToken:
     id: str
     tenant: str
     expires: datetime | None
+
+    __reduce_ex__ = not_pickled
 
 
 @frozen
