@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 from attrs import evolve
 
@@ -93,7 +94,7 @@ def make_proxy(directory: Path) -> Proxy:
     )
 
 
-def without_upstream(pipeline: Pipeline, forwarder: Callable[..., object]) -> Pipeline:
+def without_upstream(pipeline: Pipeline, forwarder: Callable[..., Any]) -> Pipeline:
     routes = {name: evolve(route, forward=forwarder) for name, route in pipeline.routes.items()}
     return evolve(pipeline, routes=routes)
 
@@ -101,7 +102,7 @@ def without_upstream(pipeline: Pipeline, forwarder: Callable[..., object]) -> Pi
 class Stopwatch:
     """Microseconds of CPU a request: of this thread, and of the whole process."""
 
-    def __enter__(self) -> "Stopwatch":
+    def __enter__(self) -> Self:
         self.thread, self.process = time.thread_time(), time.process_time()
         return self
 
@@ -169,7 +170,7 @@ def main() -> None:
     print(f"\nbudget {BUDGET:.0f} µs: {'kept' if worst <= BUDGET else 'NOT kept'} ({worst:.1f} µs)")
 
 
-def forget(forward: Callable[..., object], reply: RecordingForwarder) -> Callable[..., object]:
+def forget(forward: Callable[..., Any], reply: RecordingForwarder) -> Callable[..., Any]:
     """Keep the fake from growing: what it recorded is thrown away."""
     reply.sent = _Nothing()
     return forward

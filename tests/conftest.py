@@ -1,9 +1,18 @@
 """What all tests share."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
+
 from loopback import REAL_KEY, UpstreamServer, running_upstream
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left_open() -> Iterator[None]:
+    """Let what a module's tests left open fail there, not wherever the collector happens to run."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -64,7 +64,7 @@ class UpstreamServer:
         return self.requests[-1]
 
 
-def _handler(upstream: UpstreamServer) -> type[BaseHTTPRequestHandler]:
+def _handler(upstream: UpstreamServer) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a list of small answers
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -228,7 +228,10 @@ def running_upstream() -> Iterator[UpstreamServer]:
 @contextmanager
 def running_asgi(app: Any, **options: Any) -> Iterator[str]:
     """Run an ASGI application under uvicorn in a thread; yields its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sends small answers at once only on sockets that say that they are TCP's.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(256)
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, **options))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
@@ -247,7 +250,6 @@ def running_wsgi(app: Any) -> Iterator[str]:
     """Run a WSGI application under waitress in a thread; yields its URL."""
     server = waitress.create_server(app, host="127.0.0.1", port=0, threads=8)
 
-
     def serve() -> None:
         with suppress(OSError, ValueError):  # its sockets are closed under it at the end
             server.run()
@@ -264,12 +266,18 @@ def running_wsgi(app: Any) -> Iterator[str]:
 
 
 def call(
-    url: str, method: str, target: str, headers: list[tuple[str, str]] = [], body: Any = None  # noqa: B006 - read only
+    url: str,
+    method: str,
+    target: str,
+    headers: Sequence[tuple[str, str]] = (),
+    body: Any = None,
 ) -> Answer:
     """Send exactly this target and these headers, and nothing else but Host and the framing."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=20)
     try:
-        connection.putrequest(method, target, skip_accept_encoding=True, skip_host=any(k.lower() == "host" for k, _ in headers))
+        connection.putrequest(
+            method, target, skip_accept_encoding=True, skip_host=any(k.lower() == "host" for k, _ in headers)
+        )
         for name, value in headers:
             connection.putheader(name, value)
         if isinstance(body, bytes):

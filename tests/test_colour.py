@@ -42,7 +42,16 @@ class Part:
         return value + 1
 
 
-PARTS = [plain, quick, slow, HiddenCoroutine(), Part().method, Part().quick, functools.partial(slow), functools.partial(plain)]
+PARTS = [
+    plain,
+    quick,
+    slow,
+    HiddenCoroutine(),
+    Part().method,
+    Part().quick,
+    functools.partial(slow),
+    functools.partial(plain),
+]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=repr)
@@ -89,6 +98,16 @@ def test_nonblocking_refuses_async_def() -> None:
         nonblocking(slow)
 
 
+def call(colour: str, function: Any, value: int) -> int:
+    lifted = (ASYNC if colour == "async" else SYNC).lift(function, int)
+    return asyncio.run(lifted(value)) if colour == "async" else run(lifted(value))
+
+
+def wait(colour: str, future: Any, seconds: float) -> Any:
+    waiting = (ASYNC if colour == "async" else SYNC).wait(future, seconds)
+    return asyncio.run(waiting) if colour == "async" else run(waiting)
+
+
 @pytest.mark.parametrize("colour", ["async", "sync"])
 def test_an_unawaited_coroutine_never_reads_as_a_result(colour: str) -> None:
     """A def that hands back a coroutine is a fault, though the coroutine is truthy."""
@@ -99,10 +118,7 @@ def test_an_unawaited_coroutine_never_reads_as_a_result(colour: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(InternalFault, match=r"forgetful returned coroutine"):
-            if colour == "async":
-                asyncio.run(ASYNC.lift(forgetful, int)(1))
-            else:
-                run(SYNC.lift(forgetful, int)(1))
+            call(colour, forgetful, 1)
 
 
 @pytest.mark.parametrize("result", [None, True, "yes", object()])
@@ -139,7 +155,7 @@ def test_waiting_returns_what_another_thread_brings(colour: str) -> None:
     future: concurrent.futures.Future[str] = concurrent.futures.Future()
     timer = threading.Timer(0.02, future.set_result, ["there"])
     timer.start()
-    assert (asyncio.run(ASYNC.wait(future, 10)) if colour == "async" else run(SYNC.wait(future, 10))) == "there"
+    assert wait(colour, future, 10) == "there"
     timer.join()
 
 
@@ -148,8 +164,5 @@ def test_waiting_in_vain_leaves_the_future_alone(colour: str) -> None:
     """A waiter that gives up does not cancel what others wait for."""
     future: concurrent.futures.Future[str] = concurrent.futures.Future()
     with pytest.raises(TimeoutError):
-        if colour == "async":
-            asyncio.run(ASYNC.wait(future, 0.01))
-        else:
-            run(SYNC.wait(future, 0.01))
+        wait(colour, future, 0.01)
     assert (future.cancelled(), future.done()) == (False, False)

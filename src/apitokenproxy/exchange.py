@@ -154,7 +154,7 @@ def _problem(error: ProxyError, request_id: str) -> bytes:
             "status": error.status,
             "code": error.code,
             "request_id": request_id,
-            # Where SDKs look for the sentence: GitHub's in the first, OpenAI's, Stripe's and most others' in the second.
+            # Where SDKs look for the sentence: GitHub's here, OpenAI's, Anthropic's and Stripe's below it.
             "message": error.title,
             "error": {"type": error.code, "code": error.code, "message": error.title},
         }

@@ -232,7 +232,10 @@ class Credential:
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
     traces: tuple[bytes, ...] = field(
-        init=False, repr=False, eq=False, default=Factory(lambda self: traces(self.headers, self.query), takes_self=True)
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: traces(self.headers, self.query), takes_self=True),
     )
 
 

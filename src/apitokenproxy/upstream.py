@@ -92,7 +92,8 @@ class Upstream:
         base = url.path.rstrip("/")
         if not _BASE_PATH.fullmatch(base) or any(part in {".", ".."} for part in base.split("/")):
             raise ConfigurationError(
-                f"upstream {self.name}: the path of url {self.url!r} has a dot segment or a character that is not forwarded"
+                f"upstream {self.name}: the path of url {self.url!r} has a dot segment "
+                "or a character that is not forwarded"
             )
         if url.scheme == "http" and not self.allow_private:
             raise ConfigurationError(

@@ -11,11 +11,21 @@ from typing import Any
 import httpx
 import pytest
 from attrs import frozen
-from loopback import REAL_KEY, Answer, UpstreamServer, answer_of, call, running_asgi, running_upstream, running_wsgi, wait_until
 
 from apitokenproxy import Bearer, Limit, Proxy, Rule, Upstream
 from apitokenproxy.messages import AuditRecord
 from apitokenproxy.testing import MemoryAudit
+from loopback import (
+    REAL_KEY,
+    Answer,
+    UpstreamServer,
+    answer_of,
+    call,
+    running_asgi,
+    running_upstream,
+    running_wsgi,
+    wait_until,
+)
 
 Send = Callable[..., Answer]
 
@@ -220,7 +230,13 @@ def test_the_answer_is_cleaned(way: Way) -> None:
     """What would act on the host's origin, tell of the upstream or hold the key is not passed on."""
     answer = way("/api/headers/x")
     names = {name for name, _ in answer.headers}
-    dropped = {"set-cookie", "strict-transport-security", "x-powered-by", "clear-site-data", "access-control-allow-origin"}
+    dropped = {
+        "set-cookie",
+        "strict-transport-security",
+        "x-powered-by",
+        "clear-site-data",
+        "access-control-allow-origin",
+    }
     assert names & (dropped | {"x-reflected"}) == set()
     assert "secret-server" not in repr(answer.headers)
     assert answer.header("repeated") in (["one", "two"], ["one, two"])
@@ -298,7 +314,7 @@ def test_a_truncated_answer_is_never_passed_on_as_whole(way: Way, kind: str) -> 
 
 
 def test_two_credentials_are_refused(way: Way) -> None:
-    """Choosing would be guessing. (A transport's token decides alone, so there it is no conflict.)"""
+    """Choosing would be guessing; but a transport's token decides alone, so there it is no conflict."""
     answer = way("/api/x", headers=[("X-Api-Key", way.token)])
     if "transport" in way.kind:
         assert answer.status == 200

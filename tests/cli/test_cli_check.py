@@ -136,7 +136,9 @@ def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
     configuration = folder / "apitokenproxy.toml"
     references = ["sk-live-123", "enf:KEY", "env:{tenat}", "env:KEY_{tenant}", "env:NOT_THERE"]
     tables = ", ".join(f'{{ type = "bearer", secret = "{reference}" }}' for reference in references)
-    configuration.write_text(configuration.read_text().replace('{ type = "bearer", secret = "env:DEMO_KEY" }', f"[{tables}]"))
+    configuration.write_text(
+        configuration.read_text().replace('{ type = "bearer", secret = "env:DEMO_KEY" }', f"[{tables}]")
+    )
     done = run("check", folder=folder)
     assert (done.code, done.out) == (1, "")
     assert [line.removeprefix("error: apitokenproxy.toml: upstreams.api.credential: ") for line in done.lines] == [

@@ -11,23 +11,44 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loopback import REAL_KEY, UpstreamServer, call, wait_until
 
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.stores import open_store
 from apitokenproxy.identity.verified import Verified
+from loopback import REAL_KEY, UpstreamServer, call, wait_until
 
 APPS = Path(__file__).parent / "apps"
 
 ASGI_SERVERS = {
     "uvicorn-h11": ["-m", "uvicorn", "{app}:app", "--port", "{port}", "--http", "h11", "--log-level", "warning"],
-    "uvicorn-httptools": ["-m", "uvicorn", "{app}:app", "--port", "{port}", "--http", "httptools", "--log-level", "warning"],
+    "uvicorn-httptools": [
+        "-m",
+        "uvicorn",
+        "{app}:app",
+        "--port",
+        "{port}",
+        "--http",
+        "httptools",
+        "--log-level",
+        "warning",
+    ],
     "hypercorn": ["-m", "hypercorn", "{app}:app", "--bind", "127.0.0.1:{port}", "--log-level", "warning"],
     "granian": ["-m", "granian", "{app}:app", "--interface", "asgi", "--port", "{port}", "--log-level", "warning"],
 }
 WSGI_SERVERS = {
     "gunicorn-sync": ["-m", "gunicorn", "{app}:app", "--bind", "127.0.0.1:{port}", "--log-level", "warning"],
-    "gunicorn-threads": ["-m", "gunicorn", "{app}:app", "--bind", "127.0.0.1:{port}", "--threads", "8", "--preload", "--log-level", "warning"],
+    "gunicorn-threads": [
+        "-m",
+        "gunicorn",
+        "{app}:app",
+        "--bind",
+        "127.0.0.1:{port}",
+        "--threads",
+        "8",
+        "--preload",
+        "--log-level",
+        "warning",
+    ],
     "waitress": ["-m", "waitress", "--listen", "127.0.0.1:{port}", "{app}:app"],
     "granian": ["-m", "granian", "{app}:app", "--interface", "wsgi", "--port", "{port}", "--log-level", "warning"],
 }
@@ -84,7 +105,11 @@ def prepare(upstream: UpstreamServer, tmp_path: Path) -> tuple[dict[str, str], s
 def test_without_a_raw_target_what_decoding_changed_is_refused(
     app: str, upstream: UpstreamServer, tmp_path: Path
 ) -> None:
-    """A server that only hands over a decoded path: plain paths pass, all others are refused."""
+    """A server that only hands over a decoded path: plain paths pass, all others are refused.
+
+    What `check_broken_answers` asks cannot hold here: granian ends an answer as if it were whole when
+    a WSGI application raises while it streams (docs/quickstart.md says so).
+    """
     environment, token = prepare(upstream, tmp_path)
     mine = [("Authorization", f"Bearer {token}")]
     with serving(app, "granian", environment) as url:
@@ -94,7 +119,6 @@ def test_without_a_raw_target_what_decoding_changed_is_refused(
         for target in ("/a%20b", "/%C3%A9", "/a%252e", "/a%25b"):
             assert call(url, "GET", f"/proxy/api{target}", mine).status == 400
         check_bodies(url, mine, upstream)
-        check_broken_answers(url, mine)
 
 
 @pytest.mark.parametrize(("app", "server"), PAIRS, ids=lambda value: value)
@@ -143,7 +167,7 @@ def check_refusals(url: str, mine: list[tuple[str, str]], upstream: UpstreamServ
         assert (target, call(url, "GET", target, mine).json["code"]) == (target, code)
     assert call(url, "GET", "/proxy/api/x").json["code"] == "unauthenticated"
     twice = call(url, "GET", "/proxy/api/x", [*mine, *mine])
-    assert twice.json["code"] in {"multiple_credentials"}
+    assert twice.json["code"] == "multiple_credentials"
     assert len(upstream.requests) == before
 
 

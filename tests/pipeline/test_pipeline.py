@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from apitokenproxy import Caller, Denial, Grant, Proxy, Rule, Upstream, nonblocking
-from apitokenproxy._colour import run
+from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import ConfigurationError, ProxyError, UpstreamUnreachable, all_errors
 from apitokenproxy.messages import Admission, Hidden, Request, Response
 from apitokenproxy.pipeline import Pipeline
@@ -42,7 +42,9 @@ class World:
         self.limiter = Settled()
         self.forwarder = RecordingForwarder(headers=[(b"Content-Type", b"text/plain")])
         settings: dict[str, Any] = {
-            "upstreams": [Upstream("api", "https://api.example.com/v1", credential=FixedCredential(value=f"Bearer {SECRET}"))],
+            "upstreams": [
+                Upstream("api", "https://api.example.com/v1", credential=FixedCredential(value=f"Bearer {SECRET}"))
+            ],
             "rules": [Rule("all", effect="allow")],
             "limits": self.limiter,
             "audit": self.audit,
@@ -53,8 +55,6 @@ class World:
         self.pipeline = evolve(built, routes={name: self.route(route) for name, route in built.routes.items()})
 
     def route(self, route: Any) -> Any:
-        from apitokenproxy._colour import ASYNC, SYNC
-
         return evolve(route, forward=self.forwarder.bind(ASYNC if self.colour == "async" else SYNC))
 
     def request(self, **changes: Any) -> Request:
@@ -217,7 +217,9 @@ async def _coroutine() -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("value", [lambda: True, lambda: None, lambda: object(), _coroutine], ids=["true", "none", "object", "coroutine"])
+@pytest.mark.parametrize(
+    "value", [lambda: True, lambda: None, object, _coroutine], ids=["true", "none", "object", "coroutine"]
+)
 def test_only_the_promised_value_is_approval(make: Callable[..., World], stage: str, value: Any) -> None:
     """Whatever a part returns, nothing but the promised type lets a request through."""
     world = make(**STAGES[stage](Lying(value)))

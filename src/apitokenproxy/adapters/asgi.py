@@ -19,8 +19,9 @@ from apitokenproxy.messages import BodyMeter, Headers, Request, Response
 from apitokenproxy.pipeline import Pipeline
 
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+# Every framework has types of its own for these two, none of which are each other's.
+Receive = Callable[..., Awaitable[Any]]
+Send = Callable[..., Awaitable[None]]
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
@@ -33,7 +34,7 @@ class AsgiApp:
         self._pipeline = pipeline
         self._aclose = aclose
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one scope. Whatever is neither `http` nor `lifespan` is refused."""
         kind = scope["type"]
         if kind == "http":

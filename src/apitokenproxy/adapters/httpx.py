@@ -114,8 +114,8 @@ class _AsyncAnswer(_Answer):
         self._end()
 
 
-def _answer(kind: type[_Answer], base: str, response: Response, request: httpx.Request) -> httpx.Response:
-    package = _package(request)
+def _answer(kind: Any, base: str, response: Response, request: httpx.Request) -> httpx.Response:
+    package: Any = _package(request)
     stream = _stream_class(kind, getattr(package, base))(response, request)
     answer: httpx.Response = package.Response(response.status, headers=response.headers, stream=stream)
     return answer
@@ -126,7 +126,7 @@ def _package(request: httpx.Request) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _stream_class(kind: type[_Answer], base: type) -> type[_Answer]:
+def _stream_class(kind: Any, base: Any) -> Any:
     return type(kind.__name__, (kind, base), {})
 
 

@@ -233,7 +233,7 @@ def _serving(proxy: Proxy) -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(PATIENCE)
+            thread.join()
 
 
 def _bearer(token: str) -> dict[str, str]:
