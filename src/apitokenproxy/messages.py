@@ -6,12 +6,13 @@ Rules:
 1. Each is made from the ones before it, so a stage that is skipped is a type error.
 2. They carry bytes as they came. Nothing here decodes, normalises or joins.
 3. What holds secret material has a constant repr (`Secret`, `Hidden`).
+4. What a decision rests on is frozen. What is only handed on is not: freezing costs 50 ns a field.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NoReturn, SupportsIndex, final
 
-from attrs import Factory, field, frozen
+from attrs import Factory, define, field, frozen
 
 from apitokenproxy.errors import BodyTooLarge
 from apitokenproxy.traces import traces
@@ -119,7 +120,7 @@ class BodyMeter:
         return chunk
 
 
-@frozen
+@define
 class Request:
     """What an adapter was handed, untouched.
 
@@ -204,7 +205,7 @@ def _nothing_to_settle() -> None:
     """Settle an admission that holds nothing."""
 
 
-@frozen
+@define
 class Admission:
     """The limits have counted this request.
 
@@ -249,12 +250,19 @@ class Timeouts:
     write: float = 30.0
 
 
+def _authority(origin: "Origin") -> bytes:
+    """Return an origin's Host (RFC 9110, section 7.2): the port only where it is not the default."""
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    default = {"http": 80, "https": 443}[origin.scheme]
+    return (host if origin.port == default else f"{host}:{origin.port}").encode("ascii")
+
+
 @frozen
 class Origin:
     """Where to connect, and on which terms.
 
     `allow_private` permits loopback and private addresses. `ca` is the path of a PEM file that
-    replaces the default trust. `max_connections` bounds the pool.
+    replaces the default trust. `max_connections` bounds the pool. `authority` is what Host says.
     """
 
     scheme: str
@@ -264,9 +272,10 @@ class Origin:
     ca: str | None = None
     timeouts: Timeouts = Timeouts()
     max_connections: int = 100
+    authority: bytes = field(init=False, eq=False, repr=False, default=Factory(_authority, takes_self=True))
 
 
-@frozen
+@define
 class Outbound:
     """The clean request with its credential: the bytes that will be sent.
 
@@ -282,7 +291,7 @@ class Outbound:
     length: int | None
 
 
-@frozen
+@define
 class Reply:
     """The upstream's answer. `abort` gives up what is not read yet; it is idempotent, plain `def`
     and never waits, so that it can be called while a task is being cancelled.
@@ -297,7 +306,7 @@ class Reply:
 # --- what goes back -------------------------------------------------------------------------
 
 
-@frozen
+@define
 class Response:
     """What the client gets. The adapter streams `body` and calls `finish` exactly once at its end.
 
@@ -311,7 +320,7 @@ class Response:
     finish: Callable[[str, int], None]
 
 
-@frozen
+@define
 class AuditRecord:
     """One exchange, from first byte to last. Never holds a secret, a token, a query or a body.
 

@@ -8,10 +8,10 @@ Rules:
 4. A client token in a field that is forwarded is refused, so that it cannot reach the upstream.
 """
 
-from itertools import chain
+from functools import lru_cache
 
 from apitokenproxy.errors import BadExpectation, BadHeader, BadHost, HeadersTooLarge
-from apitokenproxy.guard.fields import HOP_BY_HOP, Found, Sorter, fates
+from apitokenproxy.guard.fields import HOP_BY_HOP, Found, Sorter
 from apitokenproxy.guard.presented import PLACES
 from apitokenproxy.messages import TOKEN_PREFIX, Headers
 
@@ -73,49 +73,11 @@ _DROPPED_PREFIXES = (
     b"x-remote-",
 )
 
-_USUAL = frozenset(
-    {
-        b"accept",
-        b"accept-encoding",
-        b"accept-language",
-        b"anthropic-beta",
-        b"anthropic-version",
-        b"cache-control",
-        b"content-encoding",
-        b"content-type",
-        b"idempotency-key",
-        b"if-match",
-        b"if-modified-since",
-        b"if-none-match",
-        b"openai-organization",
-        b"openai-project",
-        b"pragma",
-        b"range",
-        b"stripe-version",
-        b"traceparent",
-        b"tracestate",
-        b"user-agent",
-        b"x-amz-content-sha256",
-        b"x-amz-date",
-        b"x-github-api-version",
-        b"x-stainless-arch",
-        b"x-stainless-async",
-        b"x-stainless-lang",
-        b"x-stainless-os",
-        b"x-stainless-package-version",
-        b"x-stainless-read-timeout",
-        b"x-stainless-retry-count",
-        b"x-stainless-runtime",
-        b"x-stainless-runtime-version",
-        b"x-stainless-timeout",
-    }
-)
-
 
 def request_sorter(token_header: bytes | None) -> Sorter:
     """Return what becomes of request headers where `token_header` (lower case) carries client tokens."""
-    read = READ if token_header is None else {*READ, token_header}
-    return Sorter(fates(_USUAL, read, _DROPPED), _DROPPED_PREFIXES, aliases=False, refusal=BadHeader)
+    read = READ if token_header is None else READ | {token_header}
+    return Sorter(read, _DROPPED, _DROPPED_PREFIXES, aliases=False, refusal=BadHeader)
 
 
 def sort_request(headers: Headers, sorter: Sorter) -> tuple[Headers, Found]:
@@ -125,15 +87,15 @@ def sort_request(headers: Headers, sorter: Sorter) -> tuple[Headers, Found]:
     """
     if len(headers) > _MOST_FIELDS:
         raise HeadersTooLarge(f"the request has {len(headers)} headers")
-    blob = b" ".join(chain.from_iterable(headers))
-    if len(blob) > _MOST_BYTES:
-        raise HeadersTooLarge(f"the request has {len(blob)} bytes of headers")
-    kept, found = sorter.sort(headers, blob)
+    fields = sorter.sort(headers)
+    kept, found = fields.kept, fields.found
+    if fields.size > _MOST_BYTES:
+        raise HeadersTooLarge(f"the request has {fields.size} bytes of headers")
     if b"expect" in found and any(value.lower() != b"100-continue" for value in found[b"expect"]):
         raise BadExpectation("the Expect header is not 100-continue")
     # Where the one token that there is stands in Authorization, there is no other to look for.
     bearer = found.get(b"authorization")
-    if blob.count(TOKEN_PREFIX) != (bearer[0].count(TOKEN_PREFIX) if bearer else 0):
+    if fields.text.count(TOKEN_PREFIX) != (bearer[0].count(TOKEN_PREFIX) if bearer else 0):
         for _, value in kept:
             if TOKEN_PREFIX in value:
                 raise BadHeader("a client token stands in a header that would be forwarded")
@@ -154,7 +116,13 @@ def host_of(found: Found) -> bytes:
     hosts = found.get(b"host", ())
     if len(hosts) != 1:
         raise BadHost(f"the request has {len(hosts)} Host headers")
-    host = hosts[0]
+    if not _is_host(hosts[0]):
+        raise BadHost("the Host header is not a host and a port")
+    return hosts[0]
+
+
+@lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
     if host[:1] == b"[":
         name, bracket, port = host[1:].partition(b"]")
         bad = not bracket or name.translate(None, _HOST_ADDRESS) or port[:1] not in {b"", b":"}
@@ -162,6 +130,5 @@ def host_of(found: Found) -> bytes:
     else:
         name, _, port = host.partition(b":")
         bad = bool(name.translate(None, _HOST_NAME))
-    if bad or not name or len(name) > _LONGEST_HOST or (port and (len(port) > _LONGEST_PORT or not port.isdigit())):
-        raise BadHost("the Host header is not a host and a port")
-    return host
+    bad_port = port and (len(port) > _LONGEST_PORT or not port.isdigit())
+    return not (bad or bad_port or not name or len(name) > _LONGEST_HOST)

@@ -13,12 +13,12 @@ from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.errors import BadTarget, InternalFault
 from apitokenproxy.guard.fields import CONTROLS, HOP_BY_HOP, NAME
-from apitokenproxy.messages import Credential, Headers, Hidden, Operation, Origin, Outbound
+from apitokenproxy.guard.headers import READ
+from apitokenproxy.messages import Credential, Headers, Hidden, Operation, Outbound
 from apitokenproxy.upstream import Upstream
 
 _NEVER_INJECTED = HOP_BY_HOP | {b"content-length", b"host"}
 _PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
-_PORTS = {"http": 80, "https": 443}
 _SEPARATOR = re.compile(rb"[&;]")
 _UNLIKE = re.compile(rb"[\x00-\x20.+]+")
 
@@ -32,8 +32,7 @@ def inject(operation: Operation, upstream: Upstream, credential: Credential) -> 
     query = operation.query
     if credential.query:
         query = _with_parameters(query, credential)
-    headers: Headers = [(b"Host", host_header(upstream.origin)), *operation.headers]
-    sent = b" ".join([name for name, _ in headers]).lower()
+    headers: Headers = [(b"Host", upstream.origin.authority), *operation.headers]
     for name, value in credential.headers:
         lower = name.lower()
         if (
@@ -43,7 +42,7 @@ def inject(operation: Operation, upstream: Upstream, credential: Credential) -> 
             or lower in _NEVER_INJECTED
         ):
             raise InternalFault("a credential holds a header that cannot be sent")
-        if lower in sent:  # as a part of another name too, which costs nothing but the search
+        if lower not in READ:  # those that are read are never forwarded
             headers = [header for header in headers if header[0].lower() != lower]
     headers += credential.headers
     length = operation.length
@@ -55,14 +54,6 @@ def inject(operation: Operation, upstream: Upstream, credential: Credential) -> 
         None if length == 0 else operation.request.body,
         length,
     )
-
-
-def host_header(origin: Origin) -> bytes:
-    """Return an origin's Host (RFC 9110, section 7.2): the port only where it is not the default."""
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    if origin.port != _PORTS[origin.scheme]:
-        host = f"{host}:{origin.port}"
-    return host.encode("ascii")
 
 
 def _with_parameters(query: bytes, credential: Credential) -> bytes:

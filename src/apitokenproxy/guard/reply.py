@@ -10,11 +10,11 @@ Rules:
 """
 
 import re
-from itertools import chain
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.errors import ForeignRedirect, UpstreamAuthFailed, UpstreamFailure
-from apitokenproxy.guard.fields import HOP_BY_HOP, Found, Sorter, fates, nominated
+from apitokenproxy.guard.fields import HOP_BY_HOP, PERCENT, Found, Sorter, nominated
 from apitokenproxy.guard.links import lead_back
 from apitokenproxy.messages import Credential, Headers, Operation, Reply
 from apitokenproxy.upstream import Upstream
@@ -97,46 +97,7 @@ _DROPPED_PREFIXES = (
     b"x-webkit-csp",
 )
 
-_USUAL = frozenset(
-    {
-        b"accept-ranges",
-        b"age",
-        b"allow",
-        b"content-disposition",
-        b"content-encoding",
-        b"content-language",
-        b"content-range",
-        b"content-type",
-        b"etag",
-        b"expires",
-        b"last-modified",
-        b"openai-organization",
-        b"openai-processing-ms",
-        b"openai-version",
-        b"pragma",
-        b"request-id",
-        b"retry-after",
-        b"vary",
-        b"x-ratelimit-limit",
-        b"x-ratelimit-limit-requests",
-        b"x-ratelimit-limit-tokens",
-        b"x-ratelimit-remaining",
-        b"x-ratelimit-remaining-requests",
-        b"x-ratelimit-remaining-tokens",
-        b"x-ratelimit-reset",
-        b"x-ratelimit-reset-requests",
-        b"x-ratelimit-reset-tokens",
-    }
-)
-
-_SORTER = Sorter(
-    # These are not written in Title-Case.
-    fates(_USUAL, _READ, _DROPPED)
-    | dict.fromkeys((b"ETag", b"X-RateLimit-Limit", b"X-RateLimit-Remaining", b"X-RateLimit-Reset"), True),
-    _DROPPED_PREFIXES,
-    aliases=True,
-    refusal=UpstreamFailure,
-)
+_SORTER = Sorter(_READ, _DROPPED, _DROPPED_PREFIXES, aliases=True, refusal=UpstreamFailure)
 
 _NO_CONTENT = 204
 _REFUSED = (401, 407)
@@ -155,21 +116,22 @@ def clean_reply(reply: Reply, operation: Operation, upstream: Upstream, credenti
         raise UpstreamFailure(f"the upstream's status is {status}")
     if status in _REFUSED:
         raise UpstreamAuthFailed(f"the upstream answered {status}")
-    headers = reply.headers
-    blob = b" ".join(chain.from_iterable(headers))
-    if _shows(blob, credential.traces):
-        headers = [header for header in headers if not _shows(b" ".join(header), credential.traces)]
-    kept, found = _SORTER.sort(headers, blob)
-    if b"connection" in found:
-        for name in nominated(found[b"connection"]):
-            found.pop(name, None)
+    fields = _SORTER.sort(reply.headers)
+    if _shows(fields.text, credential.traces):
+        clean = [header for header in reply.headers if not _shows(b" ".join(header), credential.traces)]
+        fields = _SORTER.sort(clean)
+    kept, found = fields.kept, fields.found
+    for name in nominated(found):
+        found.pop(name, None)
     if b"content-length" in found:
         _pass_length(kept, found, status)
     if b"x-request-id" in found:
         kept += [(b"x-upstream-request-id", value) for value in found[b"x-request-id"]]
     if b"location" in found or b"link" in found or b"content-location" in found:
         _pass_links(kept, found, status, operation, upstream)
-    kept.append((b"cache-control", _private(found[b"cache-control"])) if b"cache-control" in found else _NOT_KEPT)
+    kept.append(
+        (b"cache-control", _private(b",".join(found[b"cache-control"]))) if b"cache-control" in found else _NOT_KEPT
+    )
     kept += _OURS
     return kept
 
@@ -213,12 +175,12 @@ _ENOUGH = frozenset({b"private", b"no-store"})
 _SHARED = (b"public", b"s-maxage")
 
 
-def _private(values: list[bytes]) -> bytes:
+@lru_cache(maxsize=64)
+def _private(joined: bytes) -> bytes:
     """Return the directives without those that let a shared cache keep the answer, and `private`.
 
     `private="field"` does not count: it lets the rest of the answer be kept (RFC 9111, section 5.2.2.7).
     """
-    joined = b",".join(values)
     directives, enough = [], False
     for item in _DIRECTIVE.findall(joined) if b'"' in joined else joined.split(b","):
         directive = item.strip(b" \t")
@@ -238,9 +200,9 @@ def _private(values: list[bytes]) -> bytes:
 
 def _shows(text: bytes, traces: tuple[bytes, ...]) -> bool:
     for trace in traces:
-        if trace in text:
+        if text.find(trace) != -1:  # `in` tries bytes as a number first, at five times the cost
             return True
-    if b"%" in text:
+    if PERCENT in text:
         decoded = unquote_to_bytes(text)
         return any(trace in decoded for trace in traces)
     return False

@@ -11,6 +11,7 @@ import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from apitokenproxy.errors import BadTarget, NotMounted, TargetTooLong, TokenInTarget
+from apitokenproxy.guard.fields import PERCENT
 from apitokenproxy.messages import TOKEN_PREFIX, Operation
 
 _LONGEST = 8192
@@ -33,7 +34,7 @@ def split_target(target: bytes, mount: bytes, prefix: bytes, host: bytes) -> tup
     """
     if len(target) > _LONGEST:
         raise TargetTooLong(f"the target has {len(target)} bytes")
-    if TOKEN_PREFIX in target or (b"%" in target and _hides_token(target)):
+    if TOKEN_PREFIX in target or (PERCENT in target and _hides_token(target)):
         raise TokenInTarget("a client token stands in the target")
     if target.translate(None, _VISIBLE):
         raise BadTarget("the target holds '#', or a character that is not visible ASCII")

@@ -36,11 +36,10 @@ class MemoryLimiter:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
-        self._counters: tuple[tuple[Callable[[Grant], Key], Counter], ...] = tuple(
-            (_key_maker(limit.per), counter_for(limit, max_keys)) for limit in limits
-        )
-        self._policy = ", ".join(c.policy for _, c in self._counters if not isinstance(c, Concurrency)).encode()
-        self._holds = any(isinstance(c, Concurrency) for _, c in self._counters)
+        self._makers = tuple(_key_maker(limit.per) for limit in limits)
+        self._counters: tuple[Counter, ...] = tuple(counter_for(limit, max_keys) for limit in limits)
+        self._policy = ", ".join(c.policy for c in self._counters if not isinstance(c, Concurrency)).encode()
+        self._holding = tuple((at, c) for at, c in enumerate(self._counters) if isinstance(c, Concurrency))
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
@@ -50,40 +49,46 @@ class MemoryLimiter:
         """Count the request against every limit, or against none. Raises Limited, LimiterUnavailable."""
         if not self._counters:
             return _NOTHING
+        keys = [make_key(grant) for make_key in self._makers]
+        counters = self._counters
         now, wall = self._clock(), self._wall()
-        taken: list[tuple[Key, Counter]] = []
         with self._lock:
-            for make_key, counter in self._counters:
-                key = make_key(grant)
+            for counter, key in zip(counters, keys, strict=True):
                 counter.check(key, now, wall)
-                taken.append((key, counter))
-            left = ", ".join([item for key, counter in taken if (item := counter.take(key, now))])
-        headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", left.encode())) if left else ()
-        if not self._holds:
+            items = [counter.take(key, now) for counter, key in zip(counters, keys, strict=True)]
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if self._policy:
+            left = ", ".join([item for item in items if item]).encode()
+            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", left))
+        if not self._holding:
             return Admission(headers)
-        return Admission(headers, _Release(self._lock, taken))
+        return Admission(headers, _Release(self._lock, [(counter, keys[at]) for at, counter in self._holding]))
 
 
 class _Release:
     """Counts out what is in flight, once, whoever calls and however often."""
 
-    __slots__ = ("_lock", "_taken")
+    __slots__ = ("_held", "_lock")
 
-    def __init__(self, lock: threading.Lock, taken: list[tuple[Key, Counter]]) -> None:
+    def __init__(self, lock: threading.Lock, held: list[tuple[Concurrency, Key]]) -> None:
         self._lock = lock
-        self._taken = taken
+        self._held = held
 
     def __call__(self) -> None:
         with self._lock:
-            taken, self._taken = self._taken, []
-            for key, counter in taken:
-                if isinstance(counter, Concurrency):
-                    counter.release(key)
+            held, self._held = self._held, []
+            for counter, key in held:
+                counter.release(key)
 
 
 def _key_maker(per: tuple[str, ...]) -> Callable[[Grant], Key]:
     makers = tuple(_PARTS[part] for part in per)
-    return makers[0] if len(makers) == 1 else lambda grant: tuple([make(grant) for make in makers])
+    if len(makers) == 1:
+        return makers[0]
+    if len(makers) == 2:  # noqa: PLR2004 - the usual case, without a loop
+        first, second = makers
+        return lambda grant: (first(grant), second(grant))
+    return lambda grant: tuple([make(grant) for make in makers])
 
 
 def _token(grant: Grant) -> Key:

@@ -12,11 +12,12 @@ from apitokenproxy.policy.template import Template, compile_template
 
 Values = tuple[str, ...]
 Condition = tuple[str, str | Values]
+Known = str | frozenset[str]
+"""What a reference stands for: one text, or several of which one must match."""
 
 _REFERENCE = re.compile(
     r"path\.[A-Za-z_][A-Za-z0-9_]*|caller\.(?:tenant|subject)|caller\.attributes\.[A-Za-z_][A-Za-z0-9_-]*"
 )
-_UNKNOWN = None
 
 
 def _names(value: Iterable[str] | None) -> Values | None:
@@ -125,19 +126,22 @@ class Rule:
         return ""
 
     def _holds(self, key: str, expected: str | Values, caller: Caller, found: Mapping[str, str]) -> bool:
-        left = _texts(key, caller, found)
+        left = _known(key, caller, found)
+        right: Known | None
         if isinstance(expected, tuple):
-            right: frozenset[str] | None = frozenset(expected)
+            right = frozenset(expected)
         elif expected.startswith(("path.", "caller.")):
-            right = _texts(expected, caller, found)
+            right = _known(expected, caller, found)
         else:
-            right = frozenset((expected,))
-        if left is _UNKNOWN or right is _UNKNOWN:
+            right = expected
+        if left is None or right is None:
             return self.effect == "deny"
-        return not left.isdisjoint(right)
+        if isinstance(left, str):
+            return left == right if isinstance(right, str) else left in right
+        return right in left if isinstance(right, str) else not left.isdisjoint(right)
 
 
-def _texts(reference: str, caller: Caller, found: Mapping[str, str]) -> frozenset[str] | None:
+def _known(reference: str, caller: Caller, found: Mapping[str, str]) -> Known | None:
     """Return what a reference stands for; None when that cannot be known."""
     if reference == "caller.tenant":
         value: Any = caller.tenant
@@ -147,8 +151,8 @@ def _texts(reference: str, caller: Caller, found: Mapping[str, str]) -> frozense
         value = found.get(reference[5:])
     else:
         value = caller.attributes.get(reference[18:])
-    if isinstance(value, str) and value:
-        return frozenset((value,))
+    if isinstance(value, str):
+        return value or None
     if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(v, str) and v for v in value):
         return frozenset(value)
-    return _UNKNOWN
+    return None
