@@ -174,7 +174,10 @@ class Operation:
 
 @frozen
 class Caller:
-    """Who is calling. `token_id` and `generation` are set when a client token said so."""
+    """Who is calling. `token_id` and `generation` are set when a client token said so.
+
+    `key` stands for the token in counting; without one (the host's session), for tenant and subject.
+    """
 
     tenant: str
     subject: str = ""
@@ -182,6 +185,12 @@ class Caller:
     attributes: Mapping[str, Any] = Factory(dict)
     token_id: str = ""
     generation: int = 0
+    key: Any = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: self.token_id or (self.tenant, self.subject), takes_self=True),
+    )
 
 
 @frozen

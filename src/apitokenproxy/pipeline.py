@@ -60,10 +60,10 @@ class Pipeline:
             return unrecorded(exchange, error)
         try:
             operation = exchange.operation = self.guard.inspect(request)
-            caller = exchange.caller = await self._identify(operation)
-            grant = exchange.grant = await self._authorise(caller, operation)
+            caller = exchange.caller = _known(await self.authenticate(operation.presented, request))
+            route = _found(self.routes, operation.upstream)
+            grant = exchange.grant = _granted(await self.decide(caller, operation))
             exchange.admission = await self.admit(grant)
-            route = self.routes[operation.upstream]
             credential = exchange.credential = await route.obtain(caller)
             outbound = inject(operation, route.upstream, credential)
             exchange.sent = True
@@ -77,16 +77,22 @@ class Pipeline:
             exchange.close("client_gone")
             raise
 
-    async def _identify(self, operation: Operation) -> Caller:
-        caller = await self.authenticate(operation.presented, operation.request)
-        if caller is None:
-            raise Unauthenticated("no authenticator knows what was presented")
-        return caller
 
-    async def _authorise(self, caller: Caller, operation: Operation) -> Grant:
-        if operation.upstream not in self.routes:
-            raise Denied(f"there is no upstream {operation.upstream!r}")
-        verdict = await self.decide(caller, operation)
-        if isinstance(verdict, Grant):
-            return verdict
-        raise Denied(verdict.reason)
+def _known(caller: Caller | None) -> Caller:
+    if caller is None:
+        raise Unauthenticated("no authenticator knows what was presented")
+    return caller
+
+
+def _found(routes: Mapping[str, Route], upstream: str) -> Route:
+    """Return the route. Asked only now, so that a stranger cannot find out which names there are."""
+    route = routes.get(upstream)
+    if route is None:
+        raise Denied(f"there is no upstream {upstream!r}")
+    return route
+
+
+def _granted(verdict: Grant | Denial) -> Grant:
+    if isinstance(verdict, Grant):
+        return verdict
+    raise Denied(verdict.reason)

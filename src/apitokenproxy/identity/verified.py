@@ -6,6 +6,7 @@ Rules:
 2. An entry lives `ttl` seconds from the moment at which the store was asked, not from the answer:
    a slow store must not lengthen the time for which a revoked token still works.
 3. A fill that began before a revocation is thrown away: it may have read what is no longer true.
+4. Reading takes no lock: every request does it, and a dict's `get` is atomic.
 """
 
 import math
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from threading import Lock
 
 from attrs import frozen
-from cachetools import TLRUCache
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.messages import Caller
@@ -32,11 +32,11 @@ class Ticket:
 class _Entry:
     caller: Caller
     expires: float
-    began: float
+    stale: float
 
 
 class Verified:
-    """A bounded, thread-safe cache of verified tokens.
+    """A bounded, thread-safe cache of verified tokens; the one verified longest ago makes room.
 
     `ttl` is the revocation bound: how long, in seconds, a token that another process revoked may
     still work in this one. 0 keeps nothing. Raises ConfigurationError when it is negative.
@@ -45,19 +45,19 @@ class Verified:
     def __init__(self, *, ttl: float, maxsize: int = 10_000, timer: Callable[[], float] = time.monotonic) -> None:
         if not (math.isfinite(ttl) and ttl >= 0):
             raise ConfigurationError(f"revocation_bound is {ttl} s; it must be 0 or more")
+        self._ttl = ttl
+        self._maxsize = maxsize
         self._timer = timer
         self._revocations = 0
         self._lock = Lock()
-        self._cache: TLRUCache[bytes, _Entry] = TLRUCache(maxsize, lambda _key, entry, _now: entry.began + ttl, timer)
+        self._entries: dict[bytes, _Entry] = {}
 
     def get(self, digest: bytes, now: float) -> Caller | None:
         """Return the caller whose token has that digest, if it is here and not expired at `now` (epoch seconds)."""
-        try:
-            with self._lock:
-                entry = self._cache[digest]
-        except KeyError:
+        entry = self._entries.get(digest)
+        if entry is None or self._timer() >= entry.stale or now >= entry.expires:
             return None
-        return entry.caller if now < entry.expires else None
+        return entry.caller
 
     def begin(self) -> Ticket:
         """Return what `fill` needs; to be called before the store is asked."""
@@ -69,14 +69,15 @@ class Verified:
         `expires` is when the token itself ends, in seconds since the epoch.
         """
         with self._lock:
-            if ticket.revocations == self._revocations:
-                self._cache[digest] = _Entry(caller, expires, ticket.began)
+            if ticket.revocations == self._revocations and self._ttl:
+                self._entries.pop(digest, None)
+                while len(self._entries) >= self._maxsize:
+                    del self._entries[next(iter(self._entries))]
+                self._entries[digest] = _Entry(caller, expires, ticket.began + self._ttl)
 
     def drop(self, token_id: str) -> None:
         """Forget a token, in every generation. To be called after the store has revoked it."""
         with self._lock:
             self._revocations += 1
-            with self._cache.timer:  # freezes time, so that no entry expires between the two lines
-                gone = [digest for digest, entry in self._cache.items() if entry.caller.token_id == token_id]
-                for digest in gone:
-                    del self._cache[digest]
+            for digest in [digest for digest, entry in self._entries.items() if entry.caller.token_id == token_id]:
+                del self._entries[digest]

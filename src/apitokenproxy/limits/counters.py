@@ -1,7 +1,8 @@
 """The three ways of counting in memory. Each is checked first and taken after, under the limiter's lock.
 
 Rules:
-1. `check` changes nothing that counts; `take` follows it for the same key in the same locked moment.
+1. `check` changes nothing that counts and returns what was counted so far; `take` follows it with that,
+   for the same key in the same locked moment.
 2. Memory is bounded by `max_keys` each. A rate forgets the key that was idle longest, which costs at
    most one burst. A quota never forgets a key of the running window, so a cap is never passed: when
    it is full it refuses new keys. Concurrency holds a key only while it is in flight.
@@ -28,29 +29,29 @@ class Rate:
         self._name = limit.name
         self._interval = SECONDS[limit.unit] / limit.count
         self._burst = limit.count if limit.burst is None else limit.burst
-        self._tolerance = self._interval * self._burst
+        tolerance = self._interval * self._burst
+        self._slack = tolerance - self._interval + _ROUNDING
         self._max_keys = max_keys
         self._arrivals: OrderedDict[Key, float] = OrderedDict()
-        self.policy = f'"{limit.name}";q={self._burst};w={max(1, round(self._tolerance))}'
+        self.policy = f'"{limit.name}";q={self._burst};w={max(1, round(tolerance))}'
+        self._item = f'"{limit.name}";r='
 
-    def check(self, key: Key, now: float, _wall: float) -> None:
-        """Raise RateLimited when the key is ahead of its pace by more than its burst."""
-        arrival = self._arrivals.get(key, now)
-        early = arrival + self._interval - self._tolerance - now
-        if early > _ROUNDING:
-            raise RateLimited(f"limit {self._name}", retry_after=early)
+    def check(self, key: Key, now: float, _wall: float) -> float:
+        """Return by how many seconds the key is ahead of its pace. Raises RateLimited at more than its burst."""
+        ahead = self._arrivals.get(key, now) - now
+        if ahead > self._slack:
+            raise RateLimited(f"limit {self._name}", retry_after=ahead - self._slack)
+        return max(ahead, 0.0)
 
-    def take(self, key: Key, now: float) -> str:
+    def take(self, key: Key, now: float, ahead: float) -> str:
         """Count one and return what is left as a RateLimit item."""
         arrivals = self._arrivals
-        arrival = max(arrivals.get(key, now), now) + self._interval
-        arrivals[key] = arrival
+        interval = self._interval
+        arrivals[key] = now + ahead + interval
         arrivals.move_to_end(key)
         if len(arrivals) > self._max_keys:
             arrivals.popitem(last=False)
-        ahead = arrival - now
-        left = int((self._tolerance - ahead) / self._interval + _ROUNDING)
-        return f'"{self._name}";r={left};t={int(ahead) + 1}'
+        return f"{self._item}{int((self._slack - ahead) / interval)};t={int(ahead + interval) + 1}"
 
     def __len__(self) -> int:
         return len(self._arrivals)
@@ -68,9 +69,10 @@ class Quota:
         self._end = 0.0
         self._left = 0.0
         self.policy = f'"{limit.name}";q={limit.count};w={SECONDS[limit.unit]}'
+        self._item = f'"{limit.name}";r='
 
-    def check(self, key: Key, _now: float, wall: float) -> None:
-        """Raise QuotaExceeded when the window's allowance is used up."""
+    def check(self, key: Key, _now: float, wall: float) -> int:
+        """Return how many were counted in this window. Raises QuotaExceeded, LimiterUnavailable."""
         if wall >= self._end:
             self._used.clear()
             self._end = _window_end(wall, self._unit)
@@ -81,13 +83,15 @@ class Quota:
                 raise LimiterUnavailable(
                     f"limit {self._name} counts {self._max_keys} keys already", retry_after=self._left
                 )
-        elif used >= self._cap:
+            return 0
+        if used >= self._cap:
             raise QuotaExceeded(f"limit {self._name}", retry_after=self._left)
+        return used
 
-    def take(self, key: Key, _now: float) -> str:
+    def take(self, key: Key, _now: float, used: float) -> str:
         """Count one and return what is left as a RateLimit item."""
-        used = self._used[key] = self._used.get(key, 0) + 1
-        return f'"{self._name}";r={self._cap - used};t={int(self._left)}'
+        self._used[key] = used = int(used) + 1
+        return f"{self._item}{self._cap - used};t={int(self._left)}"
 
     def __len__(self) -> int:
         return len(self._used)
@@ -101,14 +105,16 @@ class Concurrency:
         self._cap = limit.count
         self._running: dict[Key, int] = {}
 
-    def check(self, key: Key, _now: float, _wall: float) -> None:
-        """Raise ConcurrencyExceeded when as many are in flight as may be."""
-        if self._running.get(key, 0) >= self._cap:
+    def check(self, key: Key, _now: float, _wall: float) -> int:
+        """Return how many are in flight. Raises ConcurrencyExceeded at as many as may be."""
+        running = self._running.get(key, 0)
+        if running >= self._cap:
             raise ConcurrencyExceeded(f"limit {self._name}", retry_after=1.0)
+        return running
 
-    def take(self, key: Key, _now: float) -> str:
+    def take(self, key: Key, _now: float, running: float) -> str:
         """Count one in."""
-        self._running[key] = self._running.get(key, 0) + 1
+        self._running[key] = int(running) + 1
         return ""
 
     def release(self, key: Key) -> None:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from operator import attrgetter
 
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.errors import ConfigurationError
-from apitokenproxy.limits.counters import Concurrency, Counter, Key, counter_for
+from apitokenproxy.limits.counters import Concurrency, Key, counter_for
 from apitokenproxy.limits.limit import Limit
 from apitokenproxy.messages import Admission, Grant
 
@@ -36,10 +37,9 @@ class MemoryLimiter:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
-        self._makers = tuple(_key_maker(limit.per) for limit in limits)
-        self._counters: tuple[Counter, ...] = tuple(counter_for(limit, max_keys) for limit in limits)
-        self._policy = ", ".join(c.policy for c in self._counters if not isinstance(c, Concurrency)).encode()
-        self._holding = tuple((at, c) for at, c in enumerate(self._counters) if isinstance(c, Concurrency))
+        self._limits = tuple((_key_taker(limit.per), counter_for(limit, max_keys)) for limit in limits)
+        self._policy = ", ".join(c.policy for _, c in self._limits if not isinstance(c, Concurrency)).encode()
+        self._holds = any(isinstance(c, Concurrency) for _, c in self._limits)
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
@@ -47,22 +47,22 @@ class MemoryLimiter:
     @nonblocking
     def admit(self, grant: Grant) -> Admission:
         """Count the request against every limit, or against none. Raises Limited, LimiterUnavailable."""
-        if not self._counters:
+        if not self._limits:
             return _NOTHING
-        keys = [make_key(grant) for make_key in self._makers]
-        counters = self._counters
         now, wall = self._clock(), self._wall()
         with self._lock:
-            for counter, key in zip(counters, keys, strict=True):
-                counter.check(key, now, wall)
-            items = [counter.take(key, now) for counter, key in zip(counters, keys, strict=True)]
+            counted = []
+            for take_key, counter in self._limits:
+                key = take_key(grant)
+                counted.append((counter, key, counter.check(key, now, wall)))
+            left = [counter.take(key, now, so_far) for counter, key, so_far in counted]
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if self._policy:
-            left = ", ".join([item for item in items if item]).encode()
-            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", left))
-        if not self._holding:
+            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", ", ".join(filter(None, left)).encode()))
+        if not self._holds:
             return Admission(headers)
-        return Admission(headers, _Release(self._lock, [(counter, keys[at]) for at, counter in self._holding]))
+        held = [(counter, key) for counter, key, _ in counted if isinstance(counter, Concurrency)]
+        return Admission(headers, _Release(self._lock, held))
 
 
 class _Release:
@@ -81,20 +81,31 @@ class _Release:
                 counter.release(key)
 
 
-def _key_maker(per: tuple[str, ...]) -> Callable[[Grant], Key]:
-    makers = tuple(_PARTS[part] for part in per)
-    if len(makers) == 1:
-        return makers[0]
-    if len(makers) == 2:  # noqa: PLR2004 - the usual case, without a loop
-        first, second = makers
-        return lambda grant: (first(grant), second(grant))
-    return lambda grant: tuple([make(grant) for make in makers])
+_PARTS = {
+    "token": ("caller.key",),
+    "tenant": ("caller.tenant",),
+    "subject": ("caller.tenant", "caller.subject"),
+    "upstream": ("operation.upstream",),
+    "ip": ("operation.address",),
+}
+"""What of a grant makes the key."""
 
 
-def _token(grant: Grant) -> Key:
-    caller = grant.caller
-    # A caller without a client token (the host application's session) is its tenant and subject.
-    return caller.token_id or (caller.tenant, caller.subject)
+def _key_taker(per: tuple[str, ...]) -> Callable[[Grant], Key]:
+    """Return the function that takes a limit's key from a grant."""
+    paths = [path for part in per for path in _PARTS[part]]
+    take: Callable[[Grant], Key] = attrgetter(*paths)
+    if "ip" not in per:
+        return take
+    place = paths.index("operation.address")
+    if len(paths) == 1:
+        return lambda grant: _network(grant.operation.address)
+
+    def take_with_network(grant: Grant) -> Key:
+        key = take(grant)
+        return (*key[:place], _network(grant.operation.address), *key[place + 1 :])
+
+    return take_with_network
 
 
 @lru_cache(maxsize=4096)
@@ -108,12 +119,3 @@ def _network(address: str) -> str:
         return address
     mapped = parsed.ipv4_mapped
     return str(mapped) if mapped else str(ip_network(f"{parsed}/64", strict=False))
-
-
-_PARTS: dict[str, Callable[[Grant], Key]] = {
-    "token": _token,
-    "tenant": lambda grant: grant.caller.tenant,
-    "subject": lambda grant: (grant.caller.tenant, grant.caller.subject),
-    "upstream": lambda grant: grant.operation.upstream,
-    "ip": lambda grant: _network(grant.operation.address),
-}

@@ -1,7 +1,7 @@
 """Rule: one declared permission or prohibition. A value that checks itself and can be asked."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attrs import Factory, field, frozen
@@ -14,6 +14,8 @@ Values = tuple[str, ...]
 Condition = tuple[str, str | Values]
 Known = str | frozenset[str]
 """What a reference stands for: one text, or several of which one must match."""
+Side = Callable[[Caller, Mapping[str, str]], Known | None]
+"""One side of a comparison: for a caller and what the path's names stand for; None when it cannot be known."""
 
 _REFERENCE = re.compile(
     r"path\.[A-Za-z_][A-Za-z0-9_]*|caller\.(?:tenant|subject)|caller\.attributes\.[A-Za-z_][A-Za-z0-9_-]*"
@@ -69,6 +71,9 @@ class Rule:
         eq=False,
         default=Factory(lambda self: None if self.path is None else self._compiled(), takes_self=True),
     )
+    conditions: tuple[tuple[str, Side, Side], ...] = field(
+        init=False, repr=False, eq=False, default=Factory(lambda self: _compared(self.where), takes_self=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         if not self.id:
@@ -120,37 +125,47 @@ class Rule:
             if matched is None:
                 return "path"
             found = matched
-        for key, expected in self.where:
-            if not self._holds(key, expected, caller, found):
+        for key, left_of, right_of in self.conditions:
+            left, right = left_of(caller, found), right_of(caller, found)
+            if left is None or right is None:
+                if self.effect != "deny":
+                    return key
+            elif not (left == right or _meet(left, right)):
                 return key
         return ""
 
-    def _holds(self, key: str, expected: str | Values, caller: Caller, found: Mapping[str, str]) -> bool:
-        left = _known(key, caller, found)
-        right: Known | None
-        if isinstance(expected, tuple):
-            right = frozenset(expected)
-        elif expected.startswith(("path.", "caller.")):
-            right = _known(expected, caller, found)
-        else:
-            right = expected
-        if left is None or right is None:
-            return self.effect == "deny"
-        if isinstance(left, str):
-            return left == right if isinstance(right, str) else left in right
-        return right in left if isinstance(right, str) else not left.isdisjoint(right)
+
+def _meet(left: Known, right: Known) -> bool:
+    """Say whether two sides have a text in common, of which at least one is several."""
+    if isinstance(left, str):
+        return not isinstance(right, str) and left in right
+    return right in left if isinstance(right, str) else not left.isdisjoint(right)
 
 
-def _known(reference: str, caller: Caller, found: Mapping[str, str]) -> Known | None:
-    """Return what a reference stands for; None when that cannot be known."""
-    if reference == "caller.tenant":
-        value: Any = caller.tenant
-    elif reference == "caller.subject":
-        value = caller.subject
-    elif reference.startswith("path."):
-        value = found.get(reference[5:])
-    else:
-        value = caller.attributes.get(reference[18:])
+def _compared(where: tuple[Condition, ...]) -> tuple[tuple[str, Side, Side], ...]:
+    return tuple((key, _reader(key), _reader(expected)) for key, expected in where)
+
+
+def _reader(side: str | Values) -> Side:
+    """Return the function that says what one side of a comparison stands for."""
+    if isinstance(side, tuple):
+        several = frozenset(side)
+        return lambda _caller, _found: several
+    if side == "caller.tenant":
+        return lambda caller, _found: caller.tenant or None
+    if side == "caller.subject":
+        return lambda caller, _found: caller.subject or None
+    if side.startswith("path."):
+        name = side.removeprefix("path.")
+        return lambda _caller, found: found.get(name)
+    if side.startswith("caller.attributes."):
+        name = side.removeprefix("caller.attributes.")
+        return lambda caller, _found: _texts(caller.attributes.get(name))
+    return lambda _caller, _found: side
+
+
+def _texts(value: Any) -> Known | None:
+    """Return an attribute's value; None when it is not text, or not several texts."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, list | tuple | set | frozenset) and value and all(isinstance(v, str) and v for v in value):

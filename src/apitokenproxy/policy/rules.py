@@ -32,7 +32,10 @@ class Rules:
     def decide(self, caller: Caller, operation: Operation) -> Grant | Denial:
         """Return a Grant naming the rule that allows, or a Denial saying why not."""
         denies, allows = self._by_upstream.get(operation.upstream, self._anywhere)
+        method = operation.method
         for rule in denies:
+            if rule.methods is not None and method not in rule.methods:
+                continue
             for reading in operation.readings:
                 if not rule.mismatch(caller, operation, reading):
                     return Denial(f"rule {rule.id} denies it", rule.id)
