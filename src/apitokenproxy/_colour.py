@@ -19,6 +19,7 @@ Rules:
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
@@ -44,7 +45,9 @@ def nonblocking(function: F) -> F:
 
 
 class Colour(Protocol):
-    """How parts are called and how to wait for another thread or task."""
+    """How parts are called and how to wait for another thread or task. `blocks`: waiting holds up the thread."""
+
+    blocks: bool
 
     def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
         """Return an async callable for `function` whose results are checked to be `returns`."""
@@ -57,6 +60,8 @@ class Colour(Protocol):
 
 
 class _Async:
+    blocks = False
+
     def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
         if _is_async(function):
 
@@ -74,15 +79,27 @@ class _Async:
 
     async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
         if not future.done():
-            waiter = asyncio.shield(asyncio.wrap_future(future))
-            done, _ = await asyncio.wait([waiter], timeout=timeout)
-            if not done:
-                waiter.cancel()
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+
+            def wake() -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            def tell(_: object) -> None:
+                with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits there any more
+                    loop.call_soon_threadsafe(wake)
+
+            future.add_done_callback(tell)
+            await asyncio.wait([waiter], timeout=timeout)
+            if not future.done():
                 raise TimeoutError
         return future.result()
 
 
 class _Sync:
+    blocks = True
+
     def lift(self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
         if _is_async(function):
             raise ConfigurationError(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, SupportsIndex, final
 
 from attrs import Factory, define, field, frozen
 
-from apitokenproxy.errors import BodyTooLarge
+from apitokenproxy.errors import BodyTooLarge, InternalFault
 from apitokenproxy.traces import traces
 
 Headers = list[tuple[bytes, bytes]]
@@ -44,6 +44,8 @@ class Hidden(bytes):
     def __repr__(self) -> str:
         """Show nothing."""
         return "Hidden(***)"
+
+    __str__ = __repr__  # bytes has one of its own, which shows them
 
     __reduce_ex__ = not_pickled
 
@@ -245,8 +247,13 @@ class Credential:
         init=False,
         repr=False,
         eq=False,
-        default=Factory(lambda self: traces(self.headers, self.query), takes_self=True),
+        default=Factory(lambda self: tuple(map(Hidden, traces(self.headers, self.query))), takes_self=True),
     )
+
+    def __attrs_post_init__(self) -> None:
+        for names in ([name.lower() for name, _ in self.headers], [name for name, _ in self.query]):
+            if len(set(names)) < len(names):
+                raise InternalFault("a credential puts a header or a parameter on twice")
 
 
 @frozen

@@ -21,7 +21,7 @@ Credentials = CredentialKind | TokenProvider
 
 
 def _as_tuple(value: Credentials | Sequence[Credentials]) -> tuple[Credentials, ...]:
-    return tuple(value) if isinstance(value, Sequence) else (value,)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
 
 
 @frozen
@@ -70,6 +70,16 @@ class Upstream:
             )
         if not self.credential:
             raise ConfigurationError(f"upstream {self.name}: credential is empty; name at least one")
+        for kind in self.credential:
+            if isinstance(kind, type) or not (hasattr(kind, "bind") or hasattr(kind, "credential")):
+                raise ConfigurationError(
+                    f"upstream {self.name}: a credential is Bearer(...), Basic(...), Header(...), Query(...) "
+                    f"or an object with credential(caller), not {type(kind).__name__}"
+                )
+        places = [kind.place for kind in self.credential if hasattr(kind, "place")]
+        for place in places:
+            if places.count(place) > 1:
+                raise ConfigurationError(f"upstream {self.name}: two credentials claim the {place}; leave one out")
         if self.ca is not None and not Path(self.ca).is_file():
             raise ConfigurationError(f"upstream {self.name}: ca file {self.ca} cannot be found")
         if self.max_connections < 1:

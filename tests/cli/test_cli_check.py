@@ -135,7 +135,10 @@ def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
     """Also a reference that is none, which may be the key itself, and a place that no caller fills."""
     configuration = folder / "apitokenproxy.toml"
     references = ["sk-live-123", "enf:KEY", "env:{tenat}", "env:KEY_{tenant}", "env:NOT_THERE"]
-    tables = ", ".join(f'{{ type = "bearer", secret = "{reference}" }}' for reference in references)
+    tables = ", ".join(
+        f'{{ type = "header", name = "X-{place}", secret = "{reference}" }}'
+        for place, reference in enumerate(references)
+    )
     configuration.write_text(
         configuration.read_text().replace('{ type = "bearer", secret = "env:DEMO_KEY" }', f"[{tables}]")
     )

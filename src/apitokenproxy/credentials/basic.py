@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -25,6 +26,8 @@ class Basic:
     def __attrs_post_init__(self) -> None:
         if ":" in self.username or not self.username.isprintable():
             raise ConfigurationError("username must not hold a colon or control characters (RFC 7617)")
+
+    place: ClassVar[str] = "header Authorization"
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""

@@ -1,6 +1,7 @@
 """`Authorization: Bearer SECRET` (RFC 6750)."""
 
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from attrs import field, frozen
 
@@ -14,6 +15,8 @@ class Bearer:
     """The secret as a bearer token. `secret` is a reference, such as `env:GITHUB_TOKEN`."""
 
     secret: str = field(repr=False)
+
+    place: ClassVar[str] = "header Authorization"
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""

@@ -24,9 +24,14 @@ class Header:
     secret: str = field(repr=False)
     template: str = field(default=_PLACE, kw_only=True)
 
+    @property
+    def place(self) -> str:
+        """What it puts on a request."""
+        return f"header {self.name.title()}"
+
     def __attrs_post_init__(self) -> None:
         header_name(self.name)
-        plain = self.template.isascii() and self.template.isprintable()
+        plain = self.template.isascii() and self.template.isprintable() and self.template == self.template.strip()
         if self.template.count(_PLACE) != 1 or not plain:
             raise ConfigurationError(f"template of header {self.name} must hold {_PLACE} exactly once, in plain ASCII")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Secret
 
@@ -20,6 +21,8 @@ def making(
         if kept is not None and kept[0] is secret:
             return kept[1]
         credential = make(secret)
+        if any(value != value.strip(b" ") for _, value in credential.headers):
+            raise SecretUnavailable("the secret begins or ends with a blank, which a header cannot carry")
         last = secret, credential
         return credential
 

@@ -7,7 +7,19 @@ from apitokenproxy.errors import ConfigurationError
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 section 5.6.2, less "_"
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")
 _OURS = frozenset(
-    {"host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect", "keep-alive"}
+    {
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "te",
+        "trailer",
+        "trailers",
+        "upgrade",
+        "expect",
+        "keep-alive",
+        "http2-settings",
+    }
 )
 
 

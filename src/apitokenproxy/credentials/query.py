@@ -21,6 +21,11 @@ class Query:
     name: str
     secret: str = field(repr=False)
 
+    @property
+    def place(self) -> str:
+        """What it puts on a request."""
+        return f"query parameter {self.name}"
+
     def __attrs_post_init__(self) -> None:
         parameter_name(self.name)
 

@@ -1,6 +1,7 @@
-"""Several credentials on one upstream, put on in order."""
+"""Several credentials on one upstream, put on in order; kept while each of them is the same."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from operator import is_
 
 from apitokenproxy.messages import Caller, Credential
 
@@ -12,12 +13,20 @@ def combine(bound: Sequence[Obtain]) -> Obtain:
     if len(bound) == 1:
         return bound[0]
 
+    last: tuple[list[Credential], Credential] | None = None
+
     async def obtain(caller: Caller) -> Credential:
+        nonlocal last
         made = [await one(caller) for one in bound]
-        return Credential(
+        kept = last
+        if kept is not None and all(map(is_, kept[0], made)):
+            return kept[1]
+        whole = Credential(
             headers=tuple(field for credential in made for field in credential.headers),
             query=tuple(field for credential in made for field in credential.query),
             version=",".join(credential.version for credential in made),
         )
+        last = made, whole
+        return whole
 
     return obtain

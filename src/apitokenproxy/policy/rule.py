@@ -126,13 +126,14 @@ class Rule:
                 return "path"
             found = matched
         for key, left_of, right_of in self.conditions:
-            left, right = left_of(caller, found), right_of(caller, found)
-            if left is None or right is None:
-                if self.effect != "deny":
-                    return key
-            elif not (left == right or _meet(left, right)):
+            if not self._holds(left_of(caller, found), right_of(caller, found)):
                 return key
         return ""
+
+    def _holds(self, left: Known | None, right: Known | None) -> bool:
+        if left is None or right is None:
+            return self.effect == "deny"
+        return left == right or _meet(left, right)
 
 
 def _meet(left: Known, right: Known) -> bool:

@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError, Future
 from attrs import frozen
 
 from apitokenproxy._colour import Colour
-from apitokenproxy.errors import ConfigurationError, SecretUnavailable
+from apitokenproxy.errors import ConfigurationError, InternalFault, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider, SecretReader
 from apitokenproxy.messages import Caller, Secret
 
@@ -37,6 +37,12 @@ class _Kept:
     until: float
 
 
+class _Flight(Future[Secret]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+
+
 class Secrets:
     """All providers behind one cache, shared by both colours."""
 
@@ -45,7 +51,7 @@ class Secrets:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
-        self._flights: dict[str, Future[Secret]] = {}
+        self._flights: dict[str, _Flight] = {}
         self._fetched = 0
 
     def bind(self, colour: Colour) -> SecretReader:
@@ -59,28 +65,35 @@ class Secrets:
         if kept is not None and self._clock() < kept.until:
             return kept.secret
         while True:
-            mine: Future[Secret] = Future()
+            mine = _Flight()
             with self._lock:
+                kept = self._kept.get(reference)
+                if kept is not None and self._clock() < kept.until:
+                    return kept.secret  # it arrived since
                 flight = self._flights.setdefault(reference, mine)
             if flight is mine:
                 return await self._fetch(reference, fetch, mine)
+            if colour.blocks and flight.thread == mine.thread:
+                return await fetch(reference.partition(":")[2])  # that task cannot go on while this call waits
             try:
                 return await colour.wait(flight)
             except CancelledError:
                 continue
             except SecretUnavailable as error:
-                raise SecretUnavailable(error.detail) from None
+                raise SecretUnavailable(error.detail, retry_after=error.retry_after) from None
 
     async def _fetch(self, reference: str, fetch: Fetch, flight: "Future[Secret]") -> Secret:
         scheme, _, rest = reference.partition(":")
         try:
             secret = self._named(reference, await fetch(rest))
+            until = self._clock() + getattr(self._providers[scheme], "ttl", DEFAULT_TTL)
         except SecretUnavailable as error:
             self._land(reference)
-            flight.set_exception(SecretUnavailable(error.detail))
+            flight.set_exception(SecretUnavailable(error.detail, retry_after=error.retry_after))
             raise
         except Exception as error:  # noqa: BLE001 - its text could hold the secret
-            failure = f"the provider of {scheme}: raised {type(error).__name__}"
+            told = error.detail if isinstance(error, InternalFault) else f"raised {type(error).__name__}"
+            failure = f"the provider of {scheme}: {told}"
             self._land(reference)
             flight.set_exception(SecretUnavailable(failure))
             raise SecretUnavailable(failure) from None
@@ -88,11 +101,10 @@ class Secrets:
             self._land(reference)
             flight.cancel()
             raise
-        ttl = getattr(self._providers[scheme], "ttl", DEFAULT_TTL)
         with self._lock:
             if len(self._kept) >= MAX_REFERENCES and reference not in self._kept:
                 del self._kept[next(iter(self._kept))]
-            self._kept[reference] = _Kept(secret, self._clock() + ttl)
+            self._kept[reference] = _Kept(secret, until)
             del self._flights[reference]
         flight.set_result(secret)
         return secret
@@ -121,6 +133,8 @@ class _Reader:
         self._fetches = fetches
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+        if not isinstance(reference, str):
+            reference = ""  # told like any other that names no place
         scheme, colon, rest = reference.partition(":")
         if scheme not in self._fetches or not colon or not rest:
             raise ConfigurationError(_unknown(reference, scheme, list(self._fetches)))

@@ -19,7 +19,7 @@ class EnvProvider:
         if not value:
             raise SecretUnavailable(f"environment variable {reference} is not set; export it before starting")
         try:
-            return Secret(value)
+            return Secret(os.fsencode(value))
         except ValueError:
             raise SecretUnavailable(
                 f"environment variable {reference} holds a control character or newline; set it again without"

@@ -38,8 +38,9 @@ class ExecProvider:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError as error:
-            raise SecretUnavailable(f"exec: {program} cannot be started: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "an argument holds a NUL"
+            raise SecretUnavailable(f"exec: {program} cannot be started: {reason}") from None
         with process:
             try:
                 output = _read(process, self._timeout)
@@ -47,10 +48,10 @@ class ExecProvider:
                 raise SecretUnavailable(f"exec: {program} took longer than {self._timeout:g} seconds") from None
             finally:
                 _end(process)
-        if process.returncode:
-            raise SecretUnavailable(f"exec: {program} ended with status {process.returncode}")
         if len(output) > MAX_BYTES:
             raise SecretUnavailable(f"exec: {program} printed more than 64 KiB")
+        if process.returncode:
+            raise SecretUnavailable(f"exec: {program} ended with status {process.returncode}")
         try:
             return Secret(output.removesuffix(b"\n").removesuffix(b"\r"))
         except ValueError:
@@ -79,6 +80,6 @@ def _read(process: "subprocess.Popen[bytes]", timeout: float) -> bytes:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
+    if process.returncode is None:  # not waited for, so the group is still its own, if only of its children
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
