@@ -421,5 +421,5 @@ def all_errors() -> Iterator[type[ProxyError]]:
     while waiting:
         error = waiting.pop()
         waiting.extend(error.__subclasses__())
-        if hasattr(error, "code"):
+        if "code" in vars(error):
             yield error

@@ -18,7 +18,7 @@ from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import combine
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
-from apitokenproxy.forwarders.pool import PoolForwarder
+from apitokenproxy.forwarders.pooled import PoolForwarder
 from apitokenproxy.guard import Guard
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import Factory, define
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
-from apitokenproxy.forwarders.pool import PoolForwarder
+from apitokenproxy.forwarders.pooled import PoolForwarder
 from apitokenproxy.messages import Hidden, Origin, Outbound, Reply, Timeouts
 
 BOUND = 5.0

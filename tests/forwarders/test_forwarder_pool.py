@@ -43,7 +43,7 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
-from apitokenproxy.forwarders.pool import PoolForwarder
+from apitokenproxy.forwarders.pooled import PoolForwarder
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 
@@ -307,7 +307,7 @@ def test_one_forwarder_serves_one_event_loop_after_another() -> None:
 FORKING = """
 import os, sys
 from apitokenproxy._colour import SYNC, run
-from apitokenproxy.forwarders.pool import PoolForwarder
+from apitokenproxy.forwarders.pooled import PoolForwarder
 from hostile import Asker, origin, request
 forwarder = PoolForwarder()
 ask, to = Asker(SYNC, forwarder.bind(SYNC)), origin(int(sys.argv[1]))

@@ -1,180 +1,30 @@
-"""The built-in forwarder: a bounded, last-in-first-out pool of connections per origin.
-
-Written once for both colours: all that differs is how a stream is opened and how a thread or task
-waits. Under SYNC nothing here suspends.
+"""The connections to one origin: bounded, last in first out, and fair to those who wait.
 
 Rules:
-1. A place in the pool is held from `_acquire` until the body's end or `abort`, and given back once.
+1. A place in the pool is held from `acquire` until `release` or `discard`, and given back once.
 2. A place that becomes free goes to whoever has waited longest.
-3. Pools belong to one process, and under asyncio to one event loop.
-4. A request is sent a second time only on a new connection, only after a kept-alive one turned out
-   to be dead before any byte of an answer, and only if nothing was written or the method is
-   idempotent and there is no body (RFC 9110 section 9.2.2).
+3. A pool belongs to one process, and under asyncio to one event loop.
 """
 
-import asyncio
 import contextlib
-import os
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
-from typing import Any
 
-from apitokenproxy._colour import ASYNC, Colour, run
-from apitokenproxy.errors import (
-    ConnectTimeout,
-    PoolTimeout,
-    UpstreamFailure,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from apitokenproxy._colour import ASYNC, Colour
+from apitokenproxy.errors import ConnectTimeout, PoolTimeout, UpstreamUnreachable
 from apitokenproxy.forwarders.asyncio_stream import open_asyncio_stream
 from apitokenproxy.forwarders.connection import Connection, Stream
 from apitokenproxy.forwarders.dial import tls_context
 from apitokenproxy.forwarders.socket_stream import open_socket_stream
-from apitokenproxy.messages import Origin, Outbound, Reply
+from apitokenproxy.messages import Origin
 
 IDLE_SECONDS = 30.0
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-class PoolForwarder:
-    """Forwards over kept-alive HTTP/1.1 connections; for ASGI, WSGI and scripts."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._pools: dict[object, dict[Origin, _Pool]] = {}
-
-    def bind(self, colour: Colour) -> Callable[[Outbound], Awaitable[Reply]]:
-        """Return the function that sends a request. It raises UpstreamFailure, PoolTimeout."""
-
-        async def forward(outbound: Outbound) -> Reply:
-            return await _forward(self._pool(outbound.origin, colour), outbound)
-
-        return forward
-
-    def _pool(self, origin: Origin, colour: Colour) -> "_Pool":
-        loop = asyncio.get_running_loop() if colour is ASYNC else None
-        if self._pid == os.getpid():
-            try:
-                return self._pools[loop][origin]
-            except KeyError:
-                pass
-        self._forget_parent()
-        with self._lock:
-            for other in [key for key in self._pools if isinstance(key, asyncio.AbstractEventLoop) and key.is_closed()]:
-                del self._pools[other]
-            return self._pools.setdefault(loop, {}).setdefault(origin, _Pool(origin, colour))
-
-    def _forget_parent(self) -> None:
-        if self._pid != os.getpid():  # a forked child: the parent's connections stay the parent's
-            # The pid last: another thread that sees it must not see the parent's pools any more.
-            self._lock, self._pools, self._pid = threading.Lock(), {}, os.getpid()
-
-    async def aclose(self) -> None:
-        """Close the idle connections of this event loop."""
-        self._forget_parent()
-        self._close(asyncio.get_running_loop())
-        await asyncio.sleep(0)  # lets the transports finish
-
-    def close(self) -> None:
-        """Close the idle connections of the sync side."""
-        self._forget_parent()
-        self._close(None)
-
-    def _close(self, loop: object) -> None:
-        with self._lock:
-            pools = self._pools.pop(loop, {})
-        for pool in pools.values():
-            pool.close()
-
-
-async def _forward(pool: "_Pool", outbound: Outbound) -> Reply:
-    connection, used_before = await pool.acquire()
-    try:
-        status, headers = await connection.send(outbound)
-    except UpstreamFailure as error:
-        nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
-        harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
-        if not (used_before and nothing_came and harmless):
-            pool.discard(connection)
-            raise
-    except BaseException:
-        pool.discard(connection)
-        raise
-    else:
-        return _reply(pool, connection, status, headers)
-    connection = await pool.replace(connection)
-    try:
-        status, headers = await connection.send(outbound)
-    except BaseException:
-        pool.discard(connection)
-        raise
-    return _reply(pool, connection, status, headers)
-
-
-def _reply(pool: "_Pool", connection: Connection, status: int, headers: Any) -> Reply:
-    body = _Body(pool, connection)
-    return Reply(status, headers, body, body.abort)
-
-
-class _Body:
-    """The answer's body, as an iterator of either colour. At its end the connection goes back."""
-
-    def __init__(self, pool: "_Pool", connection: Connection) -> None:
-        self._pool = pool
-        self._connection = connection
-        self._lock = threading.Lock()
-        self._held = True
-        if connection.is_complete():
-            self._end(pool.release)
-
-    async def _next(self) -> bytes | None:
-        if not self._held:
-            return None
-        try:
-            chunk = await self._connection.next_chunk()
-        except BaseException:
-            self.abort()
-            raise
-        if chunk is None:
-            self._end(self._pool.release)
-        return chunk
-
-    def abort(self) -> None:
-        """Close the connection unless the body was read to its end. Once; never waits."""
-        self._end(self._pool.discard)
-
-    def _end(self, give_back: Callable[[Connection], None]) -> None:
-        with self._lock:
-            held, self._held = self._held, False
-        if held:
-            give_back(self._connection)
-
-    def __aiter__(self) -> "_Body":
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._next()
-        if chunk is None:
-            raise StopAsyncIteration
-        return chunk
-
-    def __iter__(self) -> "_Body":
-        return self
-
-    def __next__(self) -> bytes:
-        chunk = run(self._next())
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-
-class _Pool:
+class Pool:
     """The connections to one origin, for one process and event loop."""
 
     def __init__(self, origin: Origin, colour: Colour) -> None:
