@@ -90,7 +90,7 @@ def make_proxy(directory: Path) -> Proxy:
         ],
         store=f"sqlite:///{directory / 'tokens.db'}",
         audit=directory / "audit.jsonl",
-        secret_providers={"fixed": FixedSecrets(key="real-key")},
+        secret_providers={"fixed": FixedSecrets(key="ghp_R7m2Kq9sXv4TzB8nWc1LfYd5JhGa3PeU6oQi")},
     )
 
 

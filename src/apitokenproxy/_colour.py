@@ -22,7 +22,7 @@ import concurrent.futures
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from apitokenproxy.errors import ConfigurationError, InternalFault
 
@@ -133,7 +133,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
     async def in_place(*args: Any) -> T:
-        return _checked(function, function(*args), returns)
+        result = function(*args)
+        return cast("T", result) if isinstance(result, returns) else _checked(function, result, returns)
 
     return in_place
 

@@ -58,7 +58,7 @@ def read_path(path: bytes, upstream: Upstream | None) -> tuple[Reading, ...]:
     the other ways in which a backend might read it, each once, at most six in all. Raises
     BadTarget, or one of its subclasses that says what is wrong.
     """
-    if path.translate(None, _PLAIN) or b"/." in path or b"//" in path:
+    if path.translate(None, _PLAIN) or path.find(b"/.") != -1 or path.find(b"//") != -1:
         return _read_unusual(path, upstream)
     segments = tuple(path[1:].decode("ascii").split("/"))
     if segments[-1]:

@@ -34,7 +34,7 @@ def split_target(target: bytes, mount: bytes, prefix: bytes, host: bytes) -> tup
     """
     if len(target) > _LONGEST:
         raise TargetTooLong(f"the target has {len(target)} bytes")
-    if TOKEN_PREFIX in target or (PERCENT in target and _hides_token(target)):
+    if target.find(TOKEN_PREFIX) != -1 or (PERCENT in target and _hides_token(target)):
         raise TokenInTarget("a client token stands in the target")
     if target.translate(None, _VISIBLE):
         raise BadTarget("the target holds '#', or a character that is not visible ASCII")

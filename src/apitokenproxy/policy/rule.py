@@ -106,7 +106,7 @@ class Rule:
                 "use path.NAME, caller.tenant, caller.subject or caller.attributes.NAME"
             )
         kind, _, name = text.partition(".")
-        if kind == "path" and (self.template is None or name not in self.template.names):
+        if kind == "path" and (self.template is None or name not in {known for _, known in self.template.names}):
             raise ConfigurationError(f"rule {self.id}: where {text!r} needs {{{name}}} in the path")
 
     def mismatch(self, caller: Caller, operation: Operation, reading: tuple[str, ...]) -> str:

@@ -14,25 +14,27 @@ _SPECIAL = frozenset("{}*")
 class Template:
     """A compiled template. Matching takes as many steps as the template has segments."""
 
-    segments: tuple[tuple[str, bool], ...]
-    """Each segment with whether it is a name (True) or a literal (False)."""
+    length: int
+    """How many segments there are, without the rest."""
     rest: bool
-    names: frozenset[str]
+    literals: tuple[tuple[int, str], ...]
+    """Where what must stand."""
+    names: tuple[tuple[int, str], ...]
+    """Where which name stands for whatever is there."""
 
     def match(self, reading: tuple[str, ...]) -> dict[str, str] | None:
         """Return what the names stand for in a reading of a path; None when it does not match."""
-        expected = self.segments
-        if len(reading) < len(expected) or (len(reading) > len(expected) and not self.rest):
+        if len(reading) != self.length and (len(reading) < self.length or not self.rest):
             return None
-        found = {}
-        for (text, is_name), segment in zip(expected, reading, strict=False):
-            if not is_name:
-                if text != segment:
-                    return None
-            elif not segment:
+        for place, text in self.literals:
+            if reading[place] != text:
                 return None
-            else:
-                found[text] = segment
+        found = {}
+        for place, name in self.names:
+            segment = reading[place]
+            if not segment:
+                return None
+            found[name] = segment
         return found
 
 
@@ -42,16 +44,19 @@ def compile_template(path: str) -> Template:
         raise ConfigurationError(f"path {path!r} must begin with a slash")
     parts = path[1:].split("/") if path != "/" else []
     rest = bool(parts) and parts[-1] == "**"
-    segments: list[tuple[str, bool]] = []
-    for part in parts[:-1] if rest else parts:
+    literals: list[tuple[int, str]] = []
+    names: list[tuple[int, str]] = []
+    for place, part in enumerate(parts[:-1] if rest else parts):
         name = _NAME.fullmatch(part)
         if name is None and _SPECIAL & set(part):
             raise ConfigurationError(
                 f"path {path!r}: the segment {part!r} is not understood; "
                 "{name} stands for one segment and ** for the rest, each alone in its segment, ** only at the end"
             )
-        segments.append((name[1], True) if name else (part, False))
-    names = [text for text, is_name in segments if is_name]
-    if len(names) != len(set(names)):
+        if name:
+            names.append((place, name[1]))
+        else:
+            literals.append((place, part))
+    if len({name for _, name in names}) < len(names):
         raise ConfigurationError(f"path {path!r} uses a name twice")
-    return Template(tuple(segments), rest, frozenset(names))
+    return Template(len(literals) + len(names), rest, tuple(literals), tuple(names))
