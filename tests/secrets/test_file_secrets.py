@@ -240,7 +240,7 @@ def test_a_swap_under_load_shows_the_old_or_the_new(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=keep_reading, daemon=True)
     reader.start()
-    for number in range(1, 100):
+    for number in range(1, 25):
         mounted(tmp_path, f"..{number}", ("a" if number % 2 == 0 else "b") * 10_000)
     stop.set()
     reader.join(10)
