@@ -258,6 +258,25 @@ def test_a_body_that_is_not_as_long_as_stated_is_refused(colour: Any, length: in
 
 
 @colours
+def test_an_upstream_that_answers_instead_of_reading_on_is_heard(colour: Any) -> None:
+    """A 413 in the middle of an upload is the answer; that connection is not used again."""
+    go = threading.Event()
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, seconds={"write": 0.2})
+        chunk = b"x" * 2**20
+        big = request(to, method=b"POST", content=ask.source(*[chunk] * 64), length=None)
+        assert await ask.whole(big) == (413, b"too large")
+        go.set()
+        assert await ask.whole(request(to, b"/next")) == (200, b"/next")
+
+    early = send(answer(b"too large", b"413 Content Too Large"))
+    with hostile([head, early, wait(go)], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert [number for number, received in upstream.requests if b"/next" in received] == [1]
+
+
+@colours
 def test_an_error_of_the_bodys_source_is_not_taken_for_the_upstreams(colour: Any) -> None:
     """A client that breaks off ends the request at once, even with a ConnectionError."""
 

@@ -95,6 +95,8 @@ class Connection:
             await self._stream.write(data, timeout)
             self.wrote = True
         except TimeoutError:
+            if not self._stream.is_quiet():  # it has answered instead of reading on
+                raise _Broken from None
             raise WriteTimeout(f"no room for {timeout:g} seconds") from None
         except OSError as error:
             if isinstance(event, h11.Request):
