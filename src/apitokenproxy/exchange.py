@@ -137,8 +137,9 @@ def unrecorded(exchange: Exchange, error: ProxyError) -> Response:
 
 def _tellable(target: bytes) -> str:
     """Return the path of a target that the guard refused, unless a token could stand in it."""
-    path = target.partition(b"?")[0][:_LONGEST_PATH]
-    plain = unquote_to_bytes(unquote_to_bytes(unquote_to_bytes(path)))
+    path = plain = target.partition(b"?")[0][:_LONGEST_PATH]
+    while (decoded := unquote_to_bytes(plain)) != plain:
+        plain = decoded
     return path.decode("ascii", "backslashreplace") if path[:1] == b"/" and TOKEN_PREFIX not in plain else ""
 
 

@@ -359,3 +359,15 @@ def test_an_async_part_is_refused_when_the_wsgi_side_is_built() -> None:
         _ = proxy.wsgi
     assert proxy.asgi is not None
     proxy.close()
+
+
+@pytest.mark.parametrize("times", range(6))
+def test_a_refused_path_is_recorded_unless_a_token_could_stand_in_it(make: Callable[..., World], times: int) -> None:
+    """What the guard refused can be found again by its path; a token in it cannot, however often it was encoded."""
+    world = make()
+    token = world.token.encode()
+    for _ in range(times):
+        token = b"".join(b"%%%02X" % byte if not chr(byte).isalnum() else bytes([byte]) for byte in token)
+    world.send(world.request(target=b"/api/a/../b?q=1"))
+    world.send(world.request(target=b"/api/a/../" + token))
+    assert [record.path for record in world.audit.records] == ["/api/a/../b", ""]

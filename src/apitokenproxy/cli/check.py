@@ -1,6 +1,7 @@
 """`apitokenproxy check`: every problem of a configuration at once."""
 
 import sys
+from collections.abc import Sized
 
 import click
 
@@ -24,6 +25,10 @@ def check(config: str) -> None:
     read = read_config(config)
     names = ", ".join(upstream.name for upstream in read["upstreams"])
     click.echo(
-        f"{config}: ok: upstreams {names}; {len(read['rules'])} rules, {len(read['limits'])} limits; "
+        f"{config}: ok: upstreams {names}; {_number(read['rules'], 'rule')}, {_number(read['limits'], 'limit')}; "
         f"store {read['store']}; audit {read.get('audit', 'to the log only')}"
     )
+
+
+def _number(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}" if len(things) == 1 else f"{len(things)} {name}s"
