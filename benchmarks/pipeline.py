@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from attrs import evolve
 
 from apitokenproxy import Bearer, Limit, Proxy, Rule, Upstream
 from apitokenproxy._colour import run
-from apitokenproxy.messages import Outbound, Reply, Request
+from apitokenproxy.messages import Body, Outbound, Reply, Request
 from apitokenproxy.pipeline import Pipeline
 from apitokenproxy.testing import FixedSecrets
 
@@ -94,11 +94,11 @@ def make_proxy(directory: Path) -> Proxy:
     )
 
 
-def without_upstream(pipeline: Pipeline, body: Callable[[], Any]) -> Pipeline:
+def without_upstream(pipeline: Pipeline, body: Body) -> Pipeline:
     """Return the pipeline with a reply that stands ready where the forwarder was."""
 
     async def forward(_outbound: Outbound) -> Reply:
-        return Reply(200, ANSWER, body(), nothing)
+        return Reply(200, ANSWER, body, nothing)
 
     return evolve(pipeline, routes={name: evolve(route, forward=forward) for name, route in pipeline.routes.items()})
 
@@ -151,8 +151,8 @@ def main() -> None:
         token = proxy.tokens.issue(tenant="acme", attributes={"org": "octo"}).token
         target = b"/github/repos/octo/hello/issues?per_page=100&page=2"
         new_request = partial(Request, method=b"GET", target=target, headers=request_headers(token), peer="127.0.0.1")
-        sync_pipeline = without_upstream(proxy._sync_pipeline, lambda: iter([b"ok"]))  # noqa: SLF001
-        async_pipeline = without_upstream(proxy._async_pipeline, lambda: None)  # noqa: SLF001
+        sync_pipeline = without_upstream(proxy._sync_pipeline, iter(()))  # noqa: SLF001
+        async_pipeline = without_upstream(proxy._async_pipeline, iter(()))  # noqa: SLF001
         rounds: dict[str, list[Stopwatch]] = {"WSGI": [], "ASGI": [], "10 x sha256": []}
         with asyncio.Runner() as runner:
             for number in range(ROUNDS + 1):

@@ -17,7 +17,7 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 
 from apitokenproxy import messages
-from apitokenproxy.errors import BodyTooLarge
+from apitokenproxy.errors import BodyTooLarge, InternalFault
 from apitokenproxy.guard import Guard
 from apitokenproxy.messages import (
     Admission,
@@ -247,8 +247,9 @@ def an_operation() -> Operation:
 
 
 def a_credential() -> Credential:
-    value = Hidden(f"Bearer {MATERIAL}".encode())
-    return Credential(headers=((b"Authorization", value),), query=((b"key", value),), version="env#1")
+    value = MATERIAL.encode()
+    headers = ((b"Authorization", Hidden(b"Bearer " + value)),)
+    return Credential(headers, query=((b"key", Hidden(value)),), version="env#1")
 
 
 def an_outbound() -> Outbound:
@@ -290,6 +291,55 @@ def test_what_holds_material_may_be_taken_apart(taken_apart: Callable[..., Any],
     """As debuggers and structured loggers do it: the parts that hold material are hidden themselves."""
     shown = repr(taken_apart(HOLDING[holding](), recurse=False))
     assert_clean({"material": MATERIAL}, {holding: shown.encode()})
+
+
+# --- credentials ----------------------------------------------------------------------------
+
+UNSENDABLE_HEADERS = [
+    (b"Authorization", b"Bearer x\n"),
+    (b"Authorization", b"Bearer x\r\nHost: evil"),
+    (b"Authorization", b"evil\x00"),
+    (b"Authorization", b""),
+    (b"Author ization", b"evil"),
+    (b"A\r\nB", b"evil"),
+    (b"", b"evil"),
+    (b"host", b"evil.example"),
+    (b"Content-Length", b"0"),
+    (b"transfer-encoding", b"chunked"),
+    (b"Connection", b"close"),
+    (b"Expect", b"100-continue"),
+]
+UNSENDABLE_PARAMETERS = [
+    (b"key", b"a b"),
+    (b"key", b"a&evil"),
+    (b"key", b"a#b"),
+    (b"key", b"\xe9"),
+    (b"k=y", b"evil"),
+    (b"k&y", b"evil"),
+    (b"", b"evil"),
+]
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [([pair], []) for pair in UNSENDABLE_HEADERS] + [([], [pair]) for pair in UNSENDABLE_PARAMETERS],
+)
+def test_a_credential_that_cannot_be_sent_cannot_be_made(
+    headers: list[tuple[bytes, bytes]], query: list[tuple[bytes, bytes]]
+) -> None:
+    """D1: what a token provider of somebody's own returns is checked when it is made, and is not shown."""
+    with pytest.raises(InternalFault) as fault:
+        Credential(
+            headers=tuple((name, Hidden(value)) for name, value in headers),
+            query=tuple((name, Hidden(value)) for name, value in query),
+        )
+    assert "evil" not in fault.value.detail
+
+
+def test_a_credential_knows_its_names_in_lower_case() -> None:
+    """The client's headers of these names give way to it."""
+    headers = ((b"X-Key", Hidden(b"1")), (b"authorization", Hidden(b"Bearer\t2")))
+    assert Credential(headers=headers).names == (b"x-key", b"authorization")
 
 
 # --- frozen values --------------------------------------------------------------------------

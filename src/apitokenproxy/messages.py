@@ -16,6 +16,7 @@ from attrs import Factory, define, field, frozen
 
 from apitokenproxy.errors import BodyTooLarge, InternalFault
 from apitokenproxy.traces import traces
+from apitokenproxy.wire import can_be_injected
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields as received: order, case and repetition kept."""
@@ -187,12 +188,11 @@ class Caller:
     attributes: Mapping[str, Any] = Factory(dict)
     token_id: str = ""
     generation: int = 0
-    key: Any = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda self: self.token_id or (self.tenant, self.subject), takes_self=True),
-    )
+    key: Any = field(init=False, repr=False, eq=False)
+
+    @key.default
+    def _key(self) -> Any:
+        return self.token_id or (self.tenant, self.subject)
 
 
 @frozen
@@ -236,22 +236,30 @@ class Credential:
     """What makes the upstream accept the request: header fields and query parameters to add.
 
     Names and values are bytes as they will stand on the wire (query parameters already
-    percent-encoded). `version` names the secret's version for the audit record. `traces` are the
-    forms in which it must not come back in an answer.
+    percent-encoded). `version` names the secret's version for the audit record. `names` are those of
+    the header fields in lower case, `traces` the forms in which it must not come back in an answer.
+
+    Raises InternalFault for what cannot stand in a request, or would stand there twice.
     """
 
     headers: tuple[tuple[bytes, Hidden], ...] = ()
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
-    traces: tuple[bytes, ...] = field(
-        init=False,
-        repr=False,
-        eq=False,
-        default=Factory(lambda self: tuple(map(Hidden, traces(self.headers, self.query))), takes_self=True),
-    )
+    names: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
+    traces: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
+
+    @names.default
+    def _names(self) -> tuple[bytes, ...]:
+        return tuple(name.lower() for name, _ in self.headers)
+
+    @traces.default
+    def _traces(self) -> tuple[bytes, ...]:
+        return tuple(map(Hidden, traces(self.headers, self.query)))
 
     def __attrs_post_init__(self) -> None:
-        for names in ([name.lower() for name, _ in self.headers], [name for name, _ in self.query]):
+        if not can_be_injected(self.headers, self.query):
+            raise InternalFault("a credential holds a header or a query parameter that cannot be sent")
+        for names in (self.names, [name for name, _ in self.query]):
             if len(set(names)) < len(names):
                 raise InternalFault("a credential puts a header or a parameter on twice")
 
@@ -264,13 +272,6 @@ class Timeouts:
     connect: float = 5.0
     read: float = 60.0
     write: float = 30.0
-
-
-def _authority(origin: "Origin") -> bytes:
-    """Return an origin's Host (RFC 9110, section 7.2): the port only where it is not the default."""
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    default = {"http": 80, "https": 443}[origin.scheme]
-    return (host if origin.port == default else f"{host}:{origin.port}").encode("ascii")
 
 
 @frozen
@@ -288,7 +289,14 @@ class Origin:
     ca: str | None = None
     timeouts: Timeouts = Timeouts()
     max_connections: int = 100
-    authority: bytes = field(init=False, eq=False, repr=False, default=Factory(_authority, takes_self=True))
+    authority: bytes = field(init=False, eq=False, repr=False)
+
+    @authority.default
+    def _authority(self) -> bytes:
+        """Return the Host (RFC 9110, section 7.2): with the port only where it is not the default."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = {"http": 80, "https": 443}[self.scheme]
+        return (host if self.port == default else f"{host}:{self.port}").encode("ascii")
 
 
 @define

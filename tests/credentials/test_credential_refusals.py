@@ -21,9 +21,9 @@ from apitokenproxy import (
     Upstream,
     nonblocking,
 )
-from apitokenproxy.guard.fields import HOP_BY_HOP
 from apitokenproxy.messages import Hidden
 from apitokenproxy.testing import FixedCredential, MemoryAudit
+from apitokenproxy.wire import HOP_BY_HOP
 
 KEY = "fixed:key"
 

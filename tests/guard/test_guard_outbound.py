@@ -3,7 +3,7 @@
 import pytest
 from guard_calls import BEARER, CREDENTIAL, SECRET, a_request, an_upstream, inspect, values
 
-from apitokenproxy.errors import BadTarget, InternalFault
+from apitokenproxy.errors import BadTarget
 from apitokenproxy.guard import inject
 from apitokenproxy.messages import Credential, Headers, Hidden, Outbound
 
@@ -121,31 +121,6 @@ def test_several_parameters_are_appended_in_order() -> None:
     assert bytes(sent(b"/api/x?a", credential=credential).target) == b"/base/x?a&id=1&api_key=2"
     with pytest.raises(BadTarget):
         sent(b"/api/x?api.key=3", credential=credential)
-
-
-@pytest.mark.parametrize(
-    "credential",
-    [
-        Credential(headers=((b"Authorization", Hidden(b"Bearer x\n")),)),
-        Credential(headers=((b"Authorization", Hidden(b"Bearer x\r\nHost: evil")),)),
-        Credential(headers=((b"Authorization", Hidden(b"")),)),
-        Credential(headers=((b"Author ization", Hidden(b"x")),)),
-        Credential(headers=((b"A\r\nB", Hidden(b"x")),)),
-        Credential(headers=((b"host", Hidden(b"evil.example")),)),
-        Credential(headers=((b"Content-Length", Hidden(b"0")),)),
-        Credential(headers=((b"transfer-encoding", Hidden(b"chunked")),)),
-        Credential(query=((b"key", Hidden(b"a b")),)),
-        Credential(query=((b"key", Hidden(b"a&b")),)),
-        Credential(query=((b"key", Hidden(b"a#b")),)),
-        Credential(query=((b"k=y", Hidden(b"a")),)),
-        Credential(query=((b"", Hidden(b"a")),)),
-    ],
-)
-def test_a_credential_that_cannot_be_sent_is_a_fault(credential: Credential) -> None:
-    """D1: what a token provider of somebody's own returns is checked for each request, and not shown."""
-    with pytest.raises(InternalFault) as fault:
-        sent(credential=credential)
-    assert "evil" not in fault.value.detail
 
 
 @pytest.mark.parametrize(

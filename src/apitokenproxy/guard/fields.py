@@ -17,28 +17,9 @@ from attrs import Factory, define, field, frozen
 
 from apitokenproxy.errors import ProxyError
 from apitokenproxy.messages import Headers
-
-CONTROLS = bytes([*range(9), *range(10, 32), 127])
-"""Characters that must not stand in a field value."""
+from apitokenproxy.wire import CONTROLS, NAME
 
 PERCENT = ord("%")
-
-NAME = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-"""Characters that a field name, in lower case, is made of."""
-
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"te",
-        b"trailer",
-        b"trailers",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""Fields that are about one connection (RFC 9110, section 7.6.1; RFC 7540, section 3.2.1)."""
 
 Found = dict[bytes, list[bytes]]
 """The values of the fields that are read, under their lower-case names, in order."""

@@ -11,9 +11,10 @@ Rules:
 from functools import lru_cache
 
 from apitokenproxy.errors import BadExpectation, BadHeader, BadHost, HeadersTooLarge
-from apitokenproxy.guard.fields import HOP_BY_HOP, Found, Sorter
+from apitokenproxy.guard.fields import Found, Sorter
 from apitokenproxy.guard.presented import PLACES
 from apitokenproxy.messages import TOKEN_PREFIX, Headers
+from apitokenproxy.wire import HOP_BY_HOP
 
 _MOST_FIELDS = 100
 _MOST_BYTES = 64 * 1024

@@ -14,10 +14,11 @@ from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.errors import ForeignRedirect, UpstreamAuthFailed, UpstreamFailure
-from apitokenproxy.guard.fields import HOP_BY_HOP, PERCENT, Found, Sorter, nominated
+from apitokenproxy.guard.fields import PERCENT, Found, Sorter, nominated
 from apitokenproxy.guard.links import lead_back
 from apitokenproxy.messages import Credential, Headers, Operation, Reply
 from apitokenproxy.upstream import Upstream
+from apitokenproxy.wire import HOP_BY_HOP
 
 _READ = frozenset(
     {

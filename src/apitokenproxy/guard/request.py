@@ -6,7 +6,7 @@ from attrs import Factory, field, frozen
 
 from apitokenproxy.errors import BadMethod, BodyTooLarge, ConfigurationError
 from apitokenproxy.guard.address import Network, client_address
-from apitokenproxy.guard.fields import NAME, Sorter
+from apitokenproxy.guard.fields import Sorter
 from apitokenproxy.guard.framing import body_length
 from apitokenproxy.guard.headers import READ, host_of, request_sorter, sort_request
 from apitokenproxy.guard.path import read_path
@@ -14,6 +14,7 @@ from apitokenproxy.guard.presented import PLACES, take_credential
 from apitokenproxy.guard.target import split_target
 from apitokenproxy.messages import Operation, Request
 from apitokenproxy.upstream import Upstream
+from apitokenproxy.wire import NAME
 
 _USUAL_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 _REFUSED_METHODS = frozenset({b"TRACE", b"TRACK", b"CONNECT"})

@@ -112,10 +112,9 @@ class Concurrency:
             raise ConcurrencyExceeded(f"limit {self._name}", retry_after=1.0)
         return running
 
-    def take(self, key: Key, _now: float, running: float) -> str:
+    def take(self, key: Key, _now: float, running: float) -> None:
         """Count one in."""
         self._running[key] = int(running) + 1
-        return ""
 
     def release(self, key: Key) -> None:
         """Count one out."""

@@ -39,7 +39,6 @@ class MemoryLimiter:
                 raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
         self._limits = tuple((_key_taker(limit.per), counter_for(limit, max_keys)) for limit in limits)
         self._policy = ", ".join(c.policy for _, c in self._limits if not isinstance(c, Concurrency)).encode()
-        self._holds = any(isinstance(c, Concurrency) for _, c in self._limits)
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
@@ -50,19 +49,21 @@ class MemoryLimiter:
         if not self._limits:
             return _NOTHING
         now, wall = self._clock(), self._wall()
+        counted, left, held = [], [], []
         with self._lock:
-            counted = []
             for take_key, counter in self._limits:
                 key = take_key(grant)
                 counted.append((counter, key, counter.check(key, now, wall)))
-            left = [counter.take(key, now, so_far) for counter, key, so_far in counted]
+            for counter, key, so_far in counted:
+                if isinstance(counter, Concurrency):
+                    counter.take(key, now, so_far)
+                    held.append((counter, key))
+                else:
+                    left.append(counter.take(key, now, so_far))
         headers: tuple[tuple[bytes, bytes], ...] = ()
-        if self._policy:
-            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", ", ".join(filter(None, left)).encode()))
-        if not self._holds:
-            return Admission(headers)
-        held = [(counter, key) for counter, key, _ in counted if isinstance(counter, Concurrency)]
-        return Admission(headers, _Release(self._lock, held))
+        if left:
+            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", ", ".join(left).encode()))
+        return Admission(headers, _Release(self._lock, held)) if held else Admission(headers)
 
 
 class _Release:

@@ -59,17 +59,18 @@ class Secrets:
         fetches = {name: colour.lift(provider.fetch, Secret) for name, provider in self._providers.items()}
         return _Reader(self, colour, fetches)
 
-    async def get(self, reference: str, fetch: Fetch, colour: Colour) -> Secret:
-        """Return the secret that a full reference (`scheme:rest`) names. Raises SecretUnavailable."""
+    def kept(self, reference: str) -> Secret | None:
+        """Return the secret that a full reference (`scheme:rest`) names, if it is here and not too old."""
         kept = self._kept.get(reference)
-        if kept is not None and self._clock() < kept.until:
-            return kept.secret
+        return kept.secret if kept is not None and self._clock() < kept.until else None
+
+    async def get(self, reference: str, fetch: Fetch, colour: Colour) -> Secret:
+        """Return the secret that a full reference names: kept, awaited or fetched. Raises SecretUnavailable."""
         while True:
             mine = _Flight()
             with self._lock:
-                kept = self._kept.get(reference)
-                if kept is not None and self._clock() < kept.until:
-                    return kept.secret  # it arrived since
+                if secret := self.kept(reference):
+                    return secret
                 flight = self._flights.setdefault(reference, mine)
             if flight is mine:
                 return await self._fetch(reference, fetch, mine)
@@ -143,16 +144,17 @@ class _Reader:
                 raise ConfigurationError(
                     f"secret reference {scheme}:…: {{{name}}} is not known; use {{tenant}} or {{subject}}"
                 )
-        fetch, get, colour = self._fetches[scheme], self._secrets.get, self._colour
+        fetch, kept, get, colour = self._fetches[scheme], self._secrets.kept, self._secrets.get, self._colour
         if not _FIELD.search(rest):
 
             async def read(_caller: Caller) -> Secret:
-                return await get(reference, fetch, colour)
+                return kept(reference) or await get(reference, fetch, colour)
 
             return read
 
         async def read_for(caller: Caller) -> Secret:
-            return await get(scheme + ":" + _filled_in(rest, caller), fetch, colour)
+            filled_in = scheme + ":" + _filled_in(rest, caller)
+            return kept(filled_in) or await get(filled_in, fetch, colour)
 
         return read_for
 

@@ -1,0 +1,46 @@
+"""What may stand on the wire, wherever it comes from: header fields and query parameters."""
+
+from collections.abc import Iterable
+
+CONTROLS = bytes([*range(9), *range(10, 32), 127])
+"""Characters that must not stand in a field value (RFC 9110, section 5.5); a tab may."""
+
+NAME = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+"""Characters that a field name, in lower case, is made of (RFC 9110, section 5.6.2)."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"te",
+        b"trailer",
+        b"trailers",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+"""Fields that are about one connection (RFC 9110, section 7.6.1; RFC 7540, section 3.2.1)."""
+
+NEVER_INJECTED = HOP_BY_HOP | {b"content-length", b"expect", b"host"}
+"""Fields that the forwarder writes, or that change what a message is; no credential puts them on."""
+
+_PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
+
+Pairs = Iterable[tuple[bytes, bytes]]
+
+
+def can_be_injected(headers: Pairs, query: Pairs) -> bool:
+    """Say whether header fields and query parameters, already percent-encoded, can be put on a request."""
+    return all(_is_field(name.lower(), value) for name, value in headers) and all(
+        _is_parameter(name, value) for name, value in query
+    )
+
+
+def _is_field(name: bytes, value: bytes) -> bool:
+    token = name and not name.translate(None, NAME) and name not in NEVER_INJECTED
+    return bool(token and value and value.translate(None, CONTROLS) == value)
+
+
+def _is_parameter(name: bytes, value: bytes) -> bool:
+    return bool(name) and b"=" not in name and not (name + value).translate(None, _PARAMETER)
