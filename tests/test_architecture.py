@@ -56,9 +56,8 @@ FOREIGN = {
     "cli/options.py": {"click"},
     "cli/serve.py": {"click", "uvicorn"},
     "cli/tokens.py": {"click"},
-    "forwarders/connection.py": {"h11"},
-    "forwarders/dial.py": {"httpx"},
     "forwarders/httpx.py": {"httpx"},
+    "forwarders/tls.py": {"truststore"},
     "identity/sql.py": {"sqlalchemy"},
 }
 """Every module that imports a package of others, attrs aside, and which."""
@@ -129,8 +128,8 @@ def test_packages_of_others_are_imported_where_the_picture_says(path: Path) -> N
 IMPORT_WITH_THE_CORE_ALONE = """
 import sys
 
-CORE = {"attr", "attrs", "h11", "httpcore", "httpx"}
-OF_THE_CORE = {"anyio", "certifi", "idna", "sniffio", "typing_extensions"}
+CORE = {"attr", "attrs", "httpcore", "httpx", "truststore"}
+OF_THE_CORE = {"anyio", "certifi", "h11", "idna", "sniffio", "typing_extensions"}
 ALLOWED = CORE | OF_THE_CORE | {"apitokenproxy"} | set(sys.stdlib_module_names)
 
 class Missing:
@@ -139,7 +138,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import asyncio, attrs, concurrent.futures, h11, httpcore, httpx, logging.handlers, sqlite3, tomllib
+import asyncio, attrs, concurrent.futures, httpcore, httpx, logging.handlers, sqlite3, tomllib
 
 happened = []
 def listen(event, arguments):

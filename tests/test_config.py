@@ -203,8 +203,8 @@ PROBLEMS = {
     "an unknown table": (f"{MINIMAL}[[rule]]\nid = 'x'\n", ["rule: unknown key; did you mean 'rules'?"]),
     "a table that should be several": (f"{MINIMAL}[rules]\n", ["rules: must be [[tables]], not a table"]),
     "a key like nothing": (
-        with_upstream("timeouts = { total = 5 }"),
-        ["upstreams.api.timeouts.total: unknown key; there are: pool, connect, read, write"],
+        with_upstream("timeouts = { idle = 5 }"),
+        ["upstreams.api.timeouts.idle: unknown key; there are: pool, connect, tls, write, first_byte, read, total"],
     ),
     "a missing credential": (
         '[upstreams.api]\nurl = "https://api.example.com"\n',

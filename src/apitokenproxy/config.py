@@ -46,8 +46,10 @@ _UPSTREAM: Keys = {
     "credential": "!table or tables",
     "allow_private": "boolean",
     "ca": "string",
+    "client_certificate": "string",
     "timeouts": "table",
     "max_connections": "count",
+    "warm_connections": "count",
     "max_body": "count",
     "allow_encoded_slash": "boolean",
     "allow_empty_segments": "boolean",
@@ -55,7 +57,7 @@ _UPSTREAM: Keys = {
     "allow_encoded_percent": "boolean",
     "allow_foreign_redirects": "boolean",
 }
-_TIMEOUTS: Keys = {"pool": "seconds", "connect": "seconds", "read": "seconds", "write": "seconds"}
+_TIMEOUTS: Keys = dict.fromkeys(("pool", "connect", "tls", "write", "first_byte", "read", "total"), "seconds")
 _RULE: Keys = {
     "id": "!string",
     "effect": "!string",

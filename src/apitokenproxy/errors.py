@@ -41,7 +41,8 @@ audit record and the log, and never sent.
         │   ├── SecretUnavailable        secret_unavailable
         │   ├── LimiterUnavailable       limiter_unavailable
         │   ├── AuditUnavailable         audit_unavailable
-        │   └── PoolTimeout              pool_timeout
+        │   ├── PoolTimeout              pool_timeout
+        │   └── PoolFull                 pool_full
         └── UpstreamFailure         502  upstream_protocol_error
             ├── UpstreamUnreachable      upstream_unreachable
             ├── ForbiddenAddress         upstream_address_forbidden
@@ -49,8 +50,11 @@ audit record and the log, and never sent.
             ├── ForeignRedirect          foreign_redirect
             └── UpstreamTimeout     504
                 ├── ConnectTimeout       upstream_connect_timeout
+                ├── TlsTimeout           upstream_tls_timeout
+                ├── WriteTimeout         upstream_write_timeout
+                ├── FirstByteTimeout     upstream_first_byte_timeout
                 ├── ReadTimeout          upstream_read_timeout
-                └── WriteTimeout         upstream_write_timeout
+                └── TotalTimeout         upstream_total_timeout
 
 This module imports nothing of ours, so that an error path can never fail for want of a package.
 """
@@ -342,6 +346,13 @@ class PoolTimeout(Unavailable):
     title = "All connections to the upstream are busy."
 
 
+class PoolFull(Unavailable):
+    """Too many requests wait for a connection to the upstream already."""
+
+    code = "pool_full"
+    title = "Too many requests wait for the upstream."
+
+
 # --- the upstream is at fault ---------------------------------------------------------------
 
 
@@ -394,11 +405,32 @@ class ConnectTimeout(UpstreamTimeout):
     title = "The upstream did not accept a connection in time."
 
 
+class TlsTimeout(UpstreamTimeout):
+    """No TLS handshake within the tls timeout."""
+
+    code = "upstream_tls_timeout"
+    title = "The upstream did not complete the TLS handshake in time."
+
+
+class FirstByteTimeout(UpstreamTimeout):
+    """The head of the answer was not there within the first-byte timeout."""
+
+    code = "upstream_first_byte_timeout"
+    title = "The upstream did not answer in time."
+
+
 class ReadTimeout(UpstreamTimeout):
-    """No byte of the answer within the read timeout."""
+    """Nothing more of the answer's body within the read timeout."""
 
     code = "upstream_read_timeout"
-    title = "The upstream did not answer in time."
+    title = "The upstream stopped in the middle of its answer."
+
+
+class TotalTimeout(UpstreamTimeout):
+    """The exchange was not over within the total timeout."""
+
+    code = "upstream_total_timeout"
+    title = "The exchange with the upstream took too long."
 
 
 class WriteTimeout(UpstreamTimeout):

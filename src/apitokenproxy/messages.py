@@ -266,12 +266,20 @@ class Credential:
 
 @frozen
 class Timeouts:
-    """Deadlines in seconds: for a free connection, to connect, for each read and each write."""
+    """Deadlines in seconds, each with an error code of its own.
+
+    `pool` for a free connection, `connect` and `tls` to make one, `write` for each part of the request,
+    `first_byte` for the head of the answer to be there, `read` between two parts of its body, and `total`
+    for the whole exchange from the moment it has a connection (None: as long as it goes on).
+    """
 
     pool: float = 5.0
     connect: float = 5.0
-    read: float = 60.0
+    tls: float = 5.0
     write: float = 30.0
+    first_byte: float = 60.0
+    read: float = 60.0
+    total: float | None = None
 
 
 @frozen
@@ -279,7 +287,8 @@ class Origin:
     """Where to connect, and on which terms.
 
     `allow_private` permits loopback and private addresses. `ca` is the path of a PEM file that
-    replaces the default trust. `max_connections` bounds the pool. `authority` is what Host says.
+    replaces the system's trust, `client_certificate` that of one with the certificate and key to show.
+    `max_connections` bounds the pool, `warm_connections` are opened ahead. `authority` is what Host says.
     """
 
     scheme: str
@@ -287,8 +296,10 @@ class Origin:
     port: int
     allow_private: bool = False
     ca: str | None = None
+    client_certificate: str | None = None
     timeouts: Timeouts = Timeouts()
     max_connections: int = 100
+    warm_connections: int = 0
     authority: bytes = field(init=False, eq=False, repr=False)
 
     @authority.default
@@ -304,7 +315,8 @@ class Outbound:
     """The clean request with its credential: the bytes that will be sent.
 
     `headers` holds Host first and no framing; the forwarder frames the body by `length` (bytes;
-    None: chunked). `body` is None where there is none.
+    None: chunked). `body` is None where there is none. Whose request it is, `tenant` tells: those that
+    wait for a connection get one in turn.
     """
 
     origin: Origin
@@ -313,17 +325,18 @@ class Outbound:
     headers: Headers
     body: Body | None
     length: int | None
+    tenant: str = ""
 
 
 @define
 class Reply:
-    """The upstream's answer. `abort` gives up what is not read yet; it is idempotent, plain `def`
+    """The upstream's answer; `body` is bytes when all of it was there with the head. `abort` gives up what is not read yet; it is idempotent, plain `def`
     and never waits, so that it can be called while a task is being cancelled.
     """
 
     status: int
     headers: Headers
-    body: Body
+    body: Body | bytes
     abort: Callable[[], None]
 
 

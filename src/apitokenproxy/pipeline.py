@@ -65,7 +65,7 @@ class Pipeline:
             grant = exchange.grant = _granted(await self.decide(caller, operation))
             exchange.admission = await self.admit(grant)
             credential = exchange.credential = await route.obtain(caller)
-            outbound = inject(operation, route.upstream, credential)
+            outbound = inject(grant, route.upstream, credential)
             exchange.sent = True
             reply = exchange.reply = await route.forward(outbound)
             return exchange.answer(reply, clean_reply(reply, operation, route.upstream, credential))

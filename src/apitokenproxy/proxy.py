@@ -18,7 +18,7 @@ from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import combine
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
-from apitokenproxy.forwarders.pooled import PoolForwarder
+from apitokenproxy.forwarders.wire import WireForwarder
 from apitokenproxy.guard import Guard
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
@@ -234,8 +234,8 @@ def _credential(upstream: Upstream, secrets: SecretReader, colour: Colour) -> Ca
     )
 
 
-def _forwarder(upstream: Upstream) -> PoolForwarder | HttpxForwarder:
-    return PoolForwarder() if upstream.transport is None else HttpxForwarder(upstream.transport)
+def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
+    return WireForwarder() if upstream.transport is None else HttpxForwarder(upstream.transport)
 
 
 def _by_name(upstreams: Iterable[Upstream]) -> dict[str, Upstream]:

@@ -30,7 +30,9 @@ class Upstream:
 
     `credential` is one credential or several that are all put on. `allow_private` says that a
     loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
-    instead of the default authorities. `max_body` bounds a request body in bytes.
+    instead of the system's authorities, `client_certificate` one with a certificate and its key to
+    show to the upstream. `max_body` bounds a request body in bytes. `max_connections` bounds what is
+    open to the upstream, in each process; `warm_connections` of them are opened ahead of the first request.
 
     Opt-ins for paths that are refused otherwise, because proxies and servers disagree about them:
     `allow_encoded_slash` (`%2F`; GitLab needs it), `allow_empty_segments` (`//`; S3 keys),
@@ -48,8 +50,10 @@ class Upstream:
     credential: tuple[Credentials, ...] = field(converter=_as_tuple, repr=False)
     allow_private: bool = field(default=False, kw_only=True)
     ca: str | None = field(default=None, kw_only=True)
+    client_certificate: str | None = field(default=None, kw_only=True)
     timeouts: Timeouts = field(default=Timeouts(), kw_only=True)
     max_connections: int = field(default=100, kw_only=True)
+    warm_connections: int = field(default=0, kw_only=True)
     max_body: int | None = field(default=None, kw_only=True)
     allow_encoded_slash: bool = field(default=False, kw_only=True)
     allow_empty_segments: bool = field(default=False, kw_only=True)
@@ -80,11 +84,17 @@ class Upstream:
         for place in places:
             if places.count(place) > 1:
                 raise ConfigurationError(f"upstream {self.name}: two credentials claim the {place}; leave one out")
-        if self.ca is not None and not Path(self.ca).is_file():
-            raise ConfigurationError(f"upstream {self.name}: ca file {self.ca} cannot be found")
+        for key, file in (("ca", self.ca), ("client_certificate", self.client_certificate)):
+            if file is not None and not Path(file).is_file():
+                raise ConfigurationError(f"upstream {self.name}: {key} file {file} cannot be found")
         if self.max_connections < 1:
             raise ConfigurationError(
                 f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"
+            )
+        if not 0 <= self.warm_connections <= self.max_connections:
+            raise ConfigurationError(
+                f"upstream {self.name}: warm_connections is {self.warm_connections}; "
+                f"it must be between 0 and max_connections, which is {self.max_connections}"
             )
 
     def _make_origin(self) -> Origin:
@@ -116,6 +126,8 @@ class Upstream:
             port=_PORTS[url.scheme] if port is None else port,
             allow_private=self.allow_private,
             ca=self.ca,
+            client_certificate=self.client_certificate,
             timeouts=self.timeouts,
             max_connections=self.max_connections,
+            warm_connections=self.warm_connections,
         )

@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from attrs import Factory, define
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
-from apitokenproxy.forwarders.pooled import PoolForwarder
+from apitokenproxy.forwarders.wire import WireForwarder
 from apitokenproxy.messages import Hidden, Origin, Outbound, Reply, Timeouts
 
 BOUND = 5.0
@@ -79,6 +80,18 @@ def echo_target(conversation: Conversation) -> None:
     conversation.peer.sendall(answer(conversation.target))
 
 
+def echo_in_halves(go: threading.Event) -> Step:
+    """Answer with the target that was asked for, the last byte only when the test says so."""
+
+    def echo(conversation: Conversation) -> None:
+        whole = answer(conversation.target)
+        conversation.peer.sendall(whole[:-1])
+        _must(go)
+        conversation.peer.sendall(whole[-1:])
+
+    return echo
+
+
 def echo_forever(conversation: Conversation) -> None:
     """Answer each request with its target until the connection ends."""
     while True:
@@ -94,6 +107,11 @@ def wait(event: threading.Event) -> Step:
 def tell(event: threading.Event) -> Step:
     """Tell the test that this point is reached."""
     return lambda conversation: event.set()
+
+
+def pause(seconds: float) -> Step:
+    """Do nothing for a while."""
+    return lambda conversation: time.sleep(seconds)
 
 
 def until_end(conversation: Conversation) -> None:
@@ -198,7 +216,15 @@ def hostile(*scripts: list[Step], tls: ssl.SSLContext | None = None) -> Iterator
 
 def origin(port: int, *, host: str = "127.0.0.1", scheme: str = "http", **terms: Any) -> Origin:
     """Return the terms of a loopback upstream, with short timeouts that a test may change."""
-    seconds = {"pool": BOUND, "connect": BOUND, "read": BOUND, "write": BOUND, **terms.pop("seconds", {})}
+    seconds = {
+        "pool": BOUND,
+        "connect": BOUND,
+        "tls": BOUND,
+        "first_byte": BOUND,
+        "read": BOUND,
+        "write": BOUND,
+        **terms.pop("seconds", {}),
+    }
     return Origin(scheme, host, port, **{"allow_private": True, **terms}, timeouts=Timeouts(**seconds))
 
 
@@ -210,9 +236,11 @@ def request(
     headers: list[tuple[bytes, bytes]] | None = None,
     content: Any = None,
     length: int | None = 0,
+    tenant: str = "",
 ) -> Outbound:
     """Return a request as the guard would make it."""
-    return Outbound(to, method, Hidden(target), [(b"Host", b"api.example.com"), *(headers or [])], content, length)
+    fields = [(b"Host", b"api.example.com"), *(headers or [])]
+    return Outbound(to, method, Hidden(target), fields, content, length, tenant)
 
 
 @define
@@ -231,6 +259,8 @@ class Asker:
         return b"".join(await self.chunks(reply))
 
     async def chunks(self, reply: Reply) -> list[bytes]:
+        if isinstance(reply.body, bytes):  # all of it came with the head
+            return [reply.body]
         if self.colour is ASYNC:
             return [chunk async for chunk in reply.body]
         return list(reply.body)
@@ -265,7 +295,7 @@ class Asker:
 
 def drive(colour: Colour, scenario: Callable[[Asker], Awaitable[Any]], forwarder: Any = None) -> Any:
     """Run a scenario in a colour with a forwarder of its own, and see that no task is left behind."""
-    forwarder = forwarder or PoolForwarder()
+    forwarder = forwarder or WireForwarder()
     if colour is SYNC:
         try:
             return run(scenario(Asker(colour, forwarder.bind(colour))))

@@ -86,19 +86,21 @@ class TestPoisoning:
 
 def test_an_answer_that_arrives_while_a_connection_is_handed_over_is_nobodys() -> None:
     """Whoever waited for the connection gets a new one instead, and its own answer."""
-    go, sent = threading.Event(), threading.Event()
+    rest, go, sent = threading.Event(), threading.Event(), threading.Event()
 
     async def scenario(ask: Asker) -> None:
         to = origin(upstream.port, max_connections=1)
         reply = await ask.forward(request(to, b"/first"))
         waiting = asyncio.create_task(ask.whole(request(to, b"/second")))
-        await ask.pause(lambda: len(forward_pool(ask, to)._waiting) == 1)
+        await ask.pause(lambda: forward_pool(ask, to)._waiting == 1)
+        rest.set()
         assert await ask.rest(reply) == b"ok"
         go.set()
         assert sent.wait(BOUND)  # without yielding: the poison is there before the waiter runs
         assert await waiting == (200, b"/second")
 
-    script = [head, send(answer(b"ok")), wait(go), send(POISON), tell(sent), until_end]
+    held = answer(b"ok")[:-2]
+    script = [head, send(held), wait(rest), send(b"ok"), wait(go), send(POISON), tell(sent), until_end]
     with hostile(script, [echo_forever]) as upstream:
         drive(ASYNC, scenario)
         assert upstream.connections == 2

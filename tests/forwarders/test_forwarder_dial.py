@@ -10,7 +10,8 @@ import trustme
 from hostile import COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, until_end
 
 from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
-from apitokenproxy.forwarders.dial import check_addresses, is_public, tls_context
+from apitokenproxy.forwarders.addresses import check_addresses, is_public
+from apitokenproxy.forwarders.tls import tls_context
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 

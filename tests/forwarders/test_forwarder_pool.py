@@ -21,10 +21,12 @@ from hostile import (
     body,
     drive,
     echo_forever,
+    echo_in_halves,
     echo_target,
     head,
     hostile,
     origin,
+    pause,
     request,
     reset,
     send,
@@ -36,14 +38,17 @@ from hostile import (
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import (
     ConnectTimeout,
+    FirstByteTimeout,
     PoolTimeout,
     ReadTimeout,
+    TlsTimeout,
+    TotalTimeout,
     UpstreamFailure,
     UpstreamUnreachable,
     WriteTimeout,
 )
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
-from apitokenproxy.forwarders.pooled import PoolForwarder
+from apitokenproxy.forwarders.wire import WireForwarder
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 
@@ -97,16 +102,18 @@ def test_what_may_have_had_an_effect_is_never_sent_again(colour: Any, method: by
 @colours
 def test_the_second_attempt_goes_over_a_new_connection_even_when_others_are_kept(colour: Any) -> None:
     """A full pool of stale connections costs one retry, not one for each."""
+    go = threading.Event()
 
     async def scenario(ask: Asker) -> None:
         to = origin(upstream.port, max_connections=2)
         first = await ask.forward(request(to, b"/1"))
         second = await ask.forward(request(to, b"/2"))
+        go.set()
         await ask.rest(first)
         await ask.rest(second)
         assert await ask.whole(request(to, b"/3")) == (200, b"/3")
 
-    stale = [head, echo_target, head]
+    stale = [head, echo_in_halves(go), head]
     with hostile(stale, stale, [echo_forever]) as upstream:
         drive(colour, scenario)
         assert [number for number, _ in upstream.requests] == [0, 1, 1, 2]
@@ -115,16 +122,18 @@ def test_the_second_attempt_goes_over_a_new_connection_even_when_others_are_kept
 @colours
 def test_the_connection_used_last_is_used_first(colour: Any) -> None:
     """Last in, first out: what is not needed may grow old and close."""
+    go = threading.Event()
 
     async def scenario(ask: Asker) -> None:
         to = origin(upstream.port)
         replies = [await ask.forward(request(to)) for _ in range(3)]
+        go.set()
         for index in (2, 0, 1):
             await ask.rest(replies[index])
         for _ in range(2):
             await ask.whole(request(to, b"/again"))
 
-    with hostile([echo_forever]) as upstream:
+    with hostile([head, echo_in_halves(go), echo_forever]) as upstream:
         drive(colour, scenario)
         assert [number for number, received in upstream.requests if b"/again" in received] == [1, 1]
 
@@ -135,9 +144,9 @@ def test_each_timeout_has_its_own_error(colour: Any) -> None:
     go = threading.Event()
 
     async def scenario(ask: Asker) -> None:
-        short = {"read": 0.05, "write": 0.05, "pool": 0.05}
+        short = {"first_byte": 0.05, "write": 0.05, "pool": 0.05, "read": 0.05}
         to = origin(upstream.port, seconds=short, max_connections=1)
-        with pytest.raises(ReadTimeout):
+        with pytest.raises(FirstByteTimeout):
             await ask.whole(request(to))
         chunk = b"x" * 2**20
         with pytest.raises(WriteTimeout):
@@ -145,10 +154,19 @@ def test_each_timeout_has_its_own_error(colour: Any) -> None:
         reply = await ask.forward(request(to))
         with pytest.raises(PoolTimeout):
             await ask.whole(request(to))
-        reply.abort()
+        with pytest.raises(ReadTimeout):
+            await ask.rest(reply)
+        to = origin(upstream.port, seconds={"total": 0.1})
+        with pytest.raises(TotalTimeout):
+            await ask.whole(request(to))
+        to = origin(upstream.port, seconds={"tls": 0.05}, scheme="https")
+        with pytest.raises(TlsTimeout):
+            await ask.whole(request(to))
         go.set()
 
-    with hostile([head, wait(go)], [head, wait(go)], [head, send(answer(b"ok")[:-1]), wait(go)]) as upstream:
+    drip = [head, send(answer(b"x" * 99)[:-99]), *[step for _ in range(99) for step in (send(b"x"), pause(0.02))]]
+    scripts = ([head, wait(go)], [head, wait(go)], [head, send(answer(b"ok")[:-1]), wait(go)], drip, [wait(go)])
+    with hostile(*scripts) as upstream:
         drive(colour, scenario)
 
 
@@ -253,12 +271,13 @@ def test_cancellations_lose_no_place(seed: int) -> None:
         for index, task in enumerate(tasks):
             with suppress(asyncio.CancelledError):
                 assert (200, b"/%d" % index) == await task
-        replies = await asyncio.gather(*(ask.forward(request(to, b"/after")) for _ in range(5)))
-        for reply in replies:
-            await ask.rest(reply)
+        await asyncio.gather(*(ask.whole(request(to, b"/after")) for _ in range(50)))
+        (pool,) = forwarder._pools[asyncio.get_running_loop()].values()
+        assert (0, 0, len(pool._idle)) == (pool._waiting, len(pool._queues), pool._open)
 
+    forwarder = WireForwarder()
     with hostile([echo_forever]) as upstream:
-        drive(ASYNC, scenario)
+        drive(ASYNC, scenario, forwarder)
 
 
 def test_threads_that_give_up_waiting_leave_no_one_in_the_queue() -> None:
@@ -271,16 +290,16 @@ def test_threads_that_give_up_waiting_leave_no_one_in_the_queue() -> None:
             with pytest.raises(PoolTimeout):
                 await ask.forward(request(to))
         reply.abort()
-        return len(forwarder._pools[None][to]._waiting)
+        return forwarder._pools[None][to]._waiting + len(forwarder._pools[None][to]._queues)
 
-    forwarder = PoolForwarder()
+    forwarder = WireForwarder()
     with hostile([head, send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"), until_end]) as upstream:
         assert drive(SYNC, scenario, forwarder) == 0
 
 
 def test_32_threads_get_their_own_answers() -> None:
     """One forwarder serves many threads over few connections and mixes nothing up."""
-    forwarder = PoolForwarder()
+    forwarder = WireForwarder()
     with hostile([echo_forever]) as upstream, ThreadPoolExecutor(32) as threads:
         ask = Asker(SYNC, forwarder.bind(SYNC))
         to = origin(upstream.port, max_connections=8)
@@ -293,7 +312,7 @@ def test_32_threads_get_their_own_answers() -> None:
 
 def test_one_forwarder_serves_one_event_loop_after_another() -> None:
     """A loop's connections are its own."""
-    forwarder = PoolForwarder()
+    forwarder = WireForwarder()
 
     async def scenario(ask: Asker) -> None:
         assert await ask.whole(request(origin(upstream.port), b"/x")) == (200, b"/x")
@@ -307,9 +326,9 @@ def test_one_forwarder_serves_one_event_loop_after_another() -> None:
 FORKING = """
 import os, sys
 from apitokenproxy._colour import SYNC, run
-from apitokenproxy.forwarders.pooled import PoolForwarder
+from apitokenproxy.forwarders.wire import WireForwarder
 from hostile import Asker, origin, request
-forwarder = PoolForwarder()
+forwarder = WireForwarder()
 ask, to = Asker(SYNC, forwarder.bind(SYNC)), origin(int(sys.argv[1]))
 run(ask.whole(request(to, b"/parent")))
 for target in (b"", b"/child"):

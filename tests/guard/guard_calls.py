@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.guard import Guard, clean_reply, inject
-from apitokenproxy.messages import Credential, Headers, Hidden, Operation, Outbound, Reply, Request
+from apitokenproxy.messages import Caller, Credential, Grant, Headers, Hidden, Operation, Outbound, Reply, Request
 from apitokenproxy.upstream import Upstream
 
 TOKEN = b"atp_k3yid0123456_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL"
@@ -41,10 +41,15 @@ def inspect(request: Request, upstream: Upstream | None = None, **terms: Any) ->
     return Guard({upstream.name: upstream}, **terms).inspect(request)
 
 
+def granted(operation: Operation) -> Grant:
+    """Return the grant that lets it be sent."""
+    return Grant(Caller("acme"), operation, "rule")
+
+
 def forwarded(target: bytes, **opt_ins: Any) -> Outbound:
     """Return what would be sent upstream for a target."""
     upstream = an_upstream(**opt_ins)
-    return inject(inspect(a_request(target), upstream), upstream, CREDENTIAL)
+    return inject(granted(inspect(a_request(target), upstream)), upstream, CREDENTIAL)
 
 
 def answered(

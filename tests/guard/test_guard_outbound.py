@@ -1,7 +1,7 @@
 """What is sent upstream: the operation with the credential on, and nothing of the client's beside it."""
 
 import pytest
-from guard_calls import BEARER, CREDENTIAL, SECRET, a_request, an_upstream, inspect, values
+from guard_calls import BEARER, CREDENTIAL, SECRET, a_request, an_upstream, granted, inspect, values
 
 from apitokenproxy.errors import BadTarget
 from apitokenproxy.guard import inject
@@ -17,7 +17,7 @@ def sent(
     credential: Credential = CREDENTIAL,
 ) -> Outbound:
     upstream = an_upstream(url, allow_private=True)
-    return inject(inspect(a_request(target, headers or []), upstream), upstream, credential)
+    return inject(granted(inspect(a_request(target, headers or []), upstream)), upstream, credential)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,8 @@ def test_the_body_goes_with_its_length(headers: Headers, length: int | None, has
     """The forwarder frames the body by its length; there is no framing among the headers."""
     body = iter((b"abc",))
     upstream = an_upstream()
-    outbound = inject(inspect(a_request(b"/api/x", headers, method=b"POST", body=body), upstream), upstream, CREDENTIAL)
+    outbound = inject(
+        granted(inspect(a_request(b"/api/x", headers, method=b"POST", body=body), upstream)), upstream, CREDENTIAL
+    )
     assert (b"POST", length, body if has_body else None) == (outbound.method, outbound.length, outbound.body)
     assert len(outbound.headers) == 2

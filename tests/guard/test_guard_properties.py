@@ -19,6 +19,7 @@ from guard_calls import (
     TOKEN,
     a_request,
     an_upstream,
+    granted,
     answered,
     backend_readings,
     inspect,
@@ -166,7 +167,7 @@ def test_no_backend_reads_a_forwarded_path_as_one_outside_the_base(path: bytes, 
         operation = inspect(a_request(b"/api" + path), upstream)
     except Refused:
         return
-    target = bytes(inject(operation, upstream, CREDENTIAL).target)
+    target = bytes(inject(granted(operation), upstream, CREDENTIAL).target)
     assert target.endswith(operation.path + operation.query)
     assert not leaves(target.partition(b"?")[0], BASE)
 
@@ -253,7 +254,7 @@ def test_what_is_sent_has_one_host_one_credential_and_no_framing(
         operation = inspect(request, upstream, token_header=token_header)
     except Refused:
         return
-    outbound = inject(operation, upstream, CREDENTIAL)
+    outbound = inject(granted(operation), upstream, CREDENTIAL)
     assert outbound.headers[0] == (b"Host", b"api.example.com")
     assert outbound.headers[-1] == (b"Authorization", b"Bearer " + SECRET)
     for name, value in outbound.headers[1:-1]:
@@ -473,6 +474,6 @@ def test_a_guard_that_forgot_a_header_would_be_caught() -> None:
     for name, _ in (HOST, BEARER, (b"X_Api_Key", b""), (b"proxy", b""), (b"TE", b"")):
         assert NEVER_FORWARDED.fullmatch(name)
     assert NEVER_FORWARDED.fullmatch(b"X-Custom") is None
-    assert inject(inspect(a_request()), an_upstream(), Credential(query=((b"k", Hidden(b"v")),))).headers == [
+    assert inject(granted(inspect(a_request())), an_upstream(), Credential(query=((b"k", Hidden(b"v")),))).headers == [
         (b"Host", b"api.example.com")
     ]

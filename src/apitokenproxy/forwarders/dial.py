@@ -1,69 +1,165 @@
-"""Where a connection may go: every address that a name resolves to is judged before one is dialled.
+"""Connecting to an origin, in both colours.
 
 Rules:
-1. The name is resolved once for each connection, and the judged address itself is dialled, so that
-   no second look-up can lead elsewhere. SNI and Host stay the name's.
-2. One address that is not public refuses them all: an honest public name has no private addresses.
+1. The name is resolved once for each connection, every address is judged before one is dialled, and
+   the judged address itself is dialled, so that no second look-up can lead elsewhere. SNI and Host
+   stay the name's.
+2. A dead address costs a quarter of a second, not the whole timeout: the next one is tried beside it,
+   IPv6 and IPv4 in turn, and the first to answer is taken (RFC 8305).
 """
 
+import asyncio
+import contextlib
+import errno
+import os
+import select
+import socket
 import ssl
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
 
-import httpx
-
-from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
+from apitokenproxy.errors import ConnectTimeout, TlsTimeout, UpstreamUnreachable
+from apitokenproxy.forwarders.addresses import check_addresses
+from apitokenproxy.forwarders.asyncio_stream import AsyncioStream
+from apitokenproxy.forwarders.socket_stream import SocketStream
+from apitokenproxy.forwarders.tls import TlsBytes
 from apitokenproxy.messages import Origin
 
-# Not global in what they lead to, whatever this version's ipaddress says of them (RFC 3056, RFC 4380,
-# RFC 6598, RFC 6890, RFC 7526, RFC 8215, RFC 9602, RFC 9637).
-_NEVER_PUBLIC = tuple(
-    ip_network(network)
-    for network in (
-        *("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24"),
-        *("::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10"),
-    )
-)
-_NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
+_HEAD_START = 0.25
+"""Seconds that an address has for itself before the next one is tried."""
 
 
-def check_addresses(addresses: Sequence[str], *, allow_private: bool) -> None:
-    """Raise ForbiddenAddress when one of the addresses is not public, unless private ones are meant."""
-    if not allow_private:
-        for address in addresses:
-            if not is_public(address):
-                raise ForbiddenAddress(
-                    f"it resolves to {address}, which is not public; set allow_private if it is meant"
+async def open_asyncio_stream(
+    origin: Origin, context: ssl.SSLContext | None, session: ssl.SSLSession | None
+) -> AsyncioStream:
+    """Connect under asyncio. Raises UpstreamFailure."""
+    loop = asyncio.get_running_loop()
+    with _connecting(origin):
+        async with asyncio.timeout(origin.timeouts.connect):
+            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            stream = await _first_stream(_judged(found, origin), origin, context, session)
+    try:
+        with _shaking_hands(origin):
+            await stream.shake_hands(origin.timeouts.tls)
+    except BaseException:
+        stream.abort()
+        raise
+    return stream
+
+
+async def _first_stream(addresses: list[str], origin: Origin, context: Any, session: Any) -> AsyncioStream:
+    async def connect(address: str) -> AsyncioStream:
+        tls = None if context is None else TlsBytes(context, origin.host, session)
+        _, stream = await asyncio.get_running_loop().create_connection(lambda: AsyncioStream(tls), address, origin.port)
+        return stream
+
+    failure: BaseException = ConnectionError("no address")
+    running: set[asyncio.Task[AsyncioStream]] = set()
+    try:
+        while addresses or running:
+            if addresses:
+                running.add(asyncio.create_task(connect(addresses.pop(0))))
+            done, _ = await asyncio.wait(
+                running, timeout=_HEAD_START if addresses else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                running.remove(task)
+                if (error := task.exception()) is None:
+                    return task.result()
+                failure = error
+    finally:
+        for task in running:
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                task.result().abort()
+    raise failure
+
+
+def open_socket_stream(origin: Origin, context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> SocketStream:
+    """Connect, blocking. Raises UpstreamFailure."""
+    with _connecting(origin):
+        deadline = time.monotonic() + origin.timeouts.connect
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        connected = _first_socket(_judged(found, origin), origin.port, deadline)
+    try:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            connected.settimeout(origin.timeouts.tls)
+            with _shaking_hands(origin):
+                connected = context.wrap_socket(
+                    connected, server_hostname=origin.host, session=session, suppress_ragged_eofs=False
                 )
+    except BaseException:
+        connected.close()
+        raise
+    return SocketStream(connected)
 
 
-def is_public(address: str) -> bool:
-    """Tell whether an address is one of the public internet."""
-    parsed: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
-        elif parsed in _NAT64:
-            parsed = IPv4Address(int(parsed) & 0xFFFFFFFF)
-    return (
-        parsed.is_global
-        and not parsed.is_multicast
-        and not any(parsed.version == network.version and parsed in network for network in _NEVER_PUBLIC)
-    )
+def _first_socket(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    failure: OSError = ConnectionError("no address")
+    running: dict[int, socket.socket] = {}
+    poll = select.poll()
+    try:
+        while addresses or running:
+            if addresses:
+                address = addresses.pop(0)
+                started = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+                running[started.fileno()] = started
+                started.setblocking(False)
+                code = started.connect_ex((address, port))
+                poll.register(started, select.POLLOUT)
+                if code not in {0, errno.EINPROGRESS}:
+                    failure = OSError(code, os.strerror(code))
+                    poll.unregister(started)
+                    running.pop(started.fileno()).close()
+                    continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for number, _ in poll.poll(1000 * (min(left, _HEAD_START) if addresses else left)):
+                poll.unregister(number)
+                tried = running.pop(number)
+                code = tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code == 0:
+                    tried.setblocking(True)
+                    return tried
+                failure = OSError(code, os.strerror(code))
+                tried.close()
+    finally:
+        for loser in running.values():
+            loser.close()
+    raise failure
 
 
-def tls_context(origin: Origin) -> ssl.SSLContext | None:
-    """Return the TLS settings for an origin, None for plain http: verification on, TLS 1.2 at least."""
-    if origin.scheme != "https":
-        return None
-    context = httpx.create_ssl_context() if origin.ca is None else _trusting(origin.ca)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _judged(found: Any, origin: Origin) -> list[str]:
+    """Return the addresses, families in turn. Raises ForbiddenAddress."""
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+    check_addresses(addresses, allow_private=origin.allow_private)
+    first = [address for address in addresses if (":" in address) == (":" in addresses[0])]
+    second = [address for address in addresses if address not in first]
+    return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
-def _trusting(ca: str) -> ssl.SSLContext:
-    if not Path(ca).is_file():
-        raise UpstreamUnreachable(f"the ca file {ca} is gone")
-    return ssl.create_default_context(cafile=ca)
+@contextlib.contextmanager
+def _connecting(origin: Origin) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise ConnectTimeout(f"{origin.host} took longer than {origin.timeouts.connect:g} seconds") from None
+    except UnicodeError:
+        raise UpstreamUnreachable(f"{origin.host} cannot be a host's name") from None
+    except OSError as error:  # also name resolution
+        raise UpstreamUnreachable(f"{origin.host}: {error.strerror or type(error).__name__}") from None
+
+
+@contextlib.contextmanager
+def _shaking_hands(origin: Origin) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise TlsTimeout(f"{origin.host} took longer than {origin.timeouts.tls:g} seconds") from None
+    except ssl.SSLCertVerificationError as error:
+        raise UpstreamUnreachable(f"{origin.host}: its certificate is not accepted: {error.verify_message}") from None
+    except OSError as error:
+        raise UpstreamUnreachable(f"{origin.host}: {error.strerror or type(error).__name__} in the handshake") from None

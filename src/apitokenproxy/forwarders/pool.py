@@ -2,26 +2,31 @@
 
 Rules:
 1. A place in the pool is held from `acquire` until `release` or `discard`, and given back once.
-2. A place that becomes free goes to whoever has waited longest.
+2. A place that becomes free goes to the tenants in turn, and within one to whoever has waited longest:
+   one that asks a thousand times at once delays another by one request.
 3. A pool belongs to one process, and under asyncio to one event loop.
 """
 
-import contextlib
 import ssl
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from concurrent.futures import Future, InvalidStateError
 
 from apitokenproxy._colour import ASYNC, Colour
-from apitokenproxy.errors import ConnectTimeout, PoolTimeout, UpstreamUnreachable
-from apitokenproxy.forwarders.asyncio_stream import open_asyncio_stream
-from apitokenproxy.forwarders.connection import Connection, Stream
-from apitokenproxy.forwarders.dial import tls_context
-from apitokenproxy.forwarders.socket_stream import open_socket_stream
+from apitokenproxy.errors import PoolFull, PoolTimeout, UpstreamUnreachable
+from apitokenproxy.forwarders.connection import Connection
+from apitokenproxy.forwarders.dial import open_asyncio_stream, open_socket_stream
+from apitokenproxy.forwarders.tls import tls_context
 from apitokenproxy.messages import Origin
 
 IDLE_SECONDS = 30.0
+"""How long a connection is kept that nobody uses."""
+MAX_WAITING = 1000
+"""Requests that may wait for a connection; the next one is refused at once."""
+
+
+_Waiter = Future[Connection | None]
 
 
 class Pool:
@@ -31,20 +36,22 @@ class Pool:
         self._origin = origin
         self._colour = colour
         self._lock = threading.Lock()
-        self._idle: list[tuple[Connection, float]] = []
-        self._waiting: deque[Future[Connection | None]] = deque()
+        self._idle: deque[tuple[Connection, float]] = deque()
+        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._waiting = 0
         self._open = 0
         self._tls: ssl.SSLContext | None = None
+        self._session: ssl.SSLSession | None = None
         self._closed = False
 
-    async def acquire(self) -> tuple[Connection, bool]:
-        """Return a connection and whether it was used before. Raises PoolTimeout, UpstreamFailure."""
-        connection, waiter = self._take()
+    async def acquire(self, tenant: str) -> tuple[Connection, bool]:
+        """Return a connection and whether it was used before. Raises PoolTimeout, PoolFull, UpstreamFailure."""
+        connection, waiter = self._take(tenant)
         if waiter is not None:
-            connection = await self._wait(waiter)
+            connection = await self._wait(waiter, tenant)
         if connection is None:
             return await self._new(), False
-        if connection.is_quiet():  # something may have arrived while it was handed over
+        if waiter is None or connection.is_quiet():  # something may have arrived while it was handed over
             return connection, True
         return await self.replace(connection), False
 
@@ -53,15 +60,38 @@ class Pool:
         connection.abort()
         return await self._new()
 
+    async def warm_up(self) -> None:
+        """Open the connections that are wanted ahead of the first request. Raises UpstreamFailure."""
+        ready = []
+        try:
+            for _ in range(self._origin.warm_connections):
+                connection, used_before = await self.acquire("")
+                ready.append(connection)
+                if used_before:
+                    break
+        finally:
+            for connection in ready:
+                self._hand_over(connection)
+
     async def _new(self) -> Connection:
         try:
-            return Connection(await self._dial())
+            return await self._dial()
         except BaseException:
             self._hand_over(None)
             raise
 
-    def _take(self) -> "tuple[Connection | None, Future[Connection | None] | None]":
-        """Take the connection used last, or a free place, or a place in the queue."""
+    async def _dial(self) -> Connection:
+        try:
+            if self._tls is None:
+                self._tls = tls_context(self._origin)
+        except OSError as error:
+            raise UpstreamUnreachable(f"the TLS settings cannot be loaded: {error.strerror}") from None
+        if self._colour is ASYNC:
+            return Connection(await open_asyncio_stream(self._origin, self._tls, self._session))
+        return Connection(open_socket_stream(self._origin, self._tls, self._session))
+
+    def _take(self, tenant: str) -> "tuple[Connection | None, _Waiter | None]":
+        """Take the connection used last, or a free place, or a place in the tenant's queue. Raises PoolFull."""
         now = time.monotonic()
         with self._lock:
             while self._idle:
@@ -73,51 +103,57 @@ class Pool:
             if self._open < self._origin.max_connections:
                 self._open += 1
                 return None, None
-            waiter: Future[Connection | None] = Future()
-            self._waiting.append(waiter)
+            if self._waiting >= MAX_WAITING:
+                raise PoolFull(f"{self._waiting} requests wait for a connection already")
+            waiter: _Waiter = Future()
+            self._queues.setdefault(tenant, deque()).append(waiter)
+            self._waiting += 1
             return None, waiter
 
-    async def _wait(self, waiter: "Future[Connection | None]") -> Connection | None:
+    async def _wait(self, waiter: _Waiter, tenant: str) -> Connection | None:
         seconds = self._origin.timeouts.pool
         try:
             return await self._colour.wait(waiter, seconds)
         except TimeoutError:
             if not waiter.cancel():  # it came at the last moment
                 return waiter.result()
-            self._forget(waiter)
+            self._forget(waiter, tenant)
             raise PoolTimeout(f"{self._origin.max_connections} connections were busy for {seconds:g} seconds") from None
         except BaseException:
             if waiter.cancel():
-                self._forget(waiter)
+                self._forget(waiter, tenant)
             else:
                 self._hand_over(waiter.result())
             raise
 
-    def _forget(self, waiter: "Future[Connection | None]") -> None:
-        with self._lock, contextlib.suppress(ValueError):  # it may have been passed over already
-            self._waiting.remove(waiter)
+    def _forget(self, waiter: _Waiter, tenant: str) -> None:
+        with self._lock:
+            queue = self._queues.get(tenant, ())
+            if waiter in queue:  # it may have been passed over already
+                self._waiting -= 1
+                queue.remove(waiter)
+                if not queue:
+                    del self._queues[tenant]
 
-    async def _dial(self) -> Stream:
-        origin = self._origin
-        try:
-            if self._tls is None:
-                self._tls = tls_context(origin)
-            if self._colour is ASYNC:
-                return await open_asyncio_stream(origin, self._tls)
-            return open_socket_stream(origin, self._tls)
-        except TimeoutError:
-            raise ConnectTimeout(f"{origin.host} took longer than {origin.timeouts.connect:g} seconds") from None
-        except UnicodeError:
-            raise UpstreamUnreachable(f"{origin.host} cannot be a host's name") from None
-        except OSError as error:  # also name resolution and TLS
-            raise UpstreamUnreachable(f"{origin.host}: {_why(error)}") from None
+    def _next_waiter(self) -> _Waiter | None:
+        """Take the first of the tenant whose turn it is, and send the tenant to the end of the line."""
+        if not self._queues:
+            return None
+        tenant, queue = self._queues.popitem(last=False)
+        waiter = queue.popleft()
+        self._waiting -= 1
+        if queue:
+            self._queues[tenant] = queue
+        return waiter
 
     def release(self, connection: Connection) -> None:
         """Give back a connection whose answer was read to its end."""
-        if connection.make_ready() and not self._closed:
-            self._hand_over(connection)
-        else:
+        if not connection.make_ready() or self._closed:
             self.discard(connection)
+            return
+        if self._tls is not None and (session := connection.session()):
+            self._session = session
+        self._hand_over(connection)
 
     def discard(self, connection: Connection) -> None:
         """Close a connection and free its place."""
@@ -125,18 +161,22 @@ class Pool:
         self._hand_over(None)
 
     def _hand_over(self, connection: Connection | None) -> None:
-        """Give a connection, or the place of one, to whoever has waited longest; otherwise keep it."""
+        """Give a connection, or the place of one, to whose turn it is; otherwise keep it."""
+        now = time.monotonic()
         with self._lock:
-            while self._waiting:
+            while (waiter := self._next_waiter()) is not None:
                 try:
-                    self._waiting.popleft().set_result(connection)
+                    waiter.set_result(connection)
                 except InvalidStateError:
                     continue  # gave up waiting
                 return
             if connection is None:
                 self._open -= 1
-            else:
-                self._idle.append((connection, time.monotonic()))
+                return
+            self._idle.append((connection, now))
+            while now - self._idle[0][1] > IDLE_SECONDS:
+                self._open -= 1
+                self._idle.popleft()[0].abort()
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""
@@ -145,9 +185,3 @@ class Pool:
             while self._idle:
                 self._idle.pop()[0].abort()
                 self._open -= 1
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    return error.strerror or type(error).__name__

@@ -12,18 +12,19 @@ from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.errors import BadTarget
 from apitokenproxy.guard.headers import READ
-from apitokenproxy.messages import Credential, Headers, Hidden, Operation, Outbound
+from apitokenproxy.messages import Credential, Grant, Headers, Hidden, Outbound
 from apitokenproxy.upstream import Upstream
 
 _SEPARATOR = re.compile(rb"[&;]")
 _UNLIKE = re.compile(rb"[\x00-\x20.+]+")
 
 
-def inject(operation: Operation, upstream: Upstream, credential: Credential) -> Outbound:
+def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound:
     """Return the clean request with its credential.
 
     Raises BadTarget when the client sent a query parameter that the credential puts on.
     """
+    operation = grant.operation
     query = operation.query
     if credential.query:
         query = _with_parameters(query, credential)
@@ -40,6 +41,7 @@ def inject(operation: Operation, upstream: Upstream, credential: Credential) -> 
         headers,
         None if length == 0 else operation.request.body,
         length,
+        grant.caller.tenant,
     )
 
 

@@ -1,4 +1,4 @@
-"""The built-in forwarder: a pool of connections per origin, process and event loop.
+"""The wire forwarder: HTTP/1.1 over a pool of connections per origin, process and event loop.
 
 Written once for both colours: all that differs is how a stream is opened and how a thread or task
 waits. Under SYNC nothing here suspends.
@@ -15,18 +15,18 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from apitokenproxy._colour import ASYNC, Colour, run
 from apitokenproxy.errors import UpstreamFailure, UpstreamTimeout
 from apitokenproxy.forwarders.connection import Connection
+from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import Pool
 from apitokenproxy.messages import Origin, Outbound, Reply
 
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-class PoolForwarder:
+class WireForwarder:
     """Forwards over kept-alive HTTP/1.1 connections; for ASGI, WSGI and scripts."""
 
     def __init__(self) -> None:
@@ -60,6 +60,10 @@ class PoolForwarder:
             # The pid last: another thread that sees it must not see the parent's pools any more.
             self._lock, self._pools, self._pid = threading.Lock(), {}, os.getpid()
 
+    async def warm_up(self, origin: Origin, colour: Colour) -> None:
+        """Open the connections that are wanted ahead of the first request. Raises UpstreamFailure."""
+        await self._pool(origin, colour).warm_up()
+
     async def aclose(self) -> None:
         """Close the idle connections of this event loop."""
         self._forget_parent()
@@ -79,9 +83,9 @@ class PoolForwarder:
 
 
 async def _forward(pool: Pool, outbound: Outbound) -> Reply:
-    connection, used_before = await pool.acquire()
+    connection, used_before = await pool.acquire(outbound.tenant)
     try:
-        status, headers = await connection.send(outbound)
+        answer = await connection.send(outbound)
     except UpstreamFailure as error:
         nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
         harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
@@ -92,41 +96,51 @@ async def _forward(pool: Pool, outbound: Outbound) -> Reply:
         pool.discard(connection)
         raise
     else:
-        return _reply(pool, connection, status, headers)
+        return _reply(pool, connection, answer)
     connection = await pool.replace(connection)
     try:
-        status, headers = await connection.send(outbound)
+        answer = await connection.send(outbound)
     except BaseException:
         pool.discard(connection)
         raise
-    return _reply(pool, connection, status, headers)
+    return _reply(pool, connection, answer)
 
 
-def _reply(pool: Pool, connection: Connection, status: int, headers: Any) -> Reply:
-    body = _Body(pool, connection)
-    return Reply(status, headers, body, body.abort)
+def _reply(pool: Pool, connection: Connection, answer: Answer) -> Reply:
+    if answer.complete:
+        pool.release(connection)
+        return Reply(answer.status, answer.headers, answer.first, _nothing_to_abort)
+    body = _Body(pool, connection, answer)
+    return Reply(answer.status, answer.headers, body, body.abort)
+
+
+def _nothing_to_abort() -> None:
+    """Do nothing: the answer is here, and its connection was given back."""
 
 
 class _Body:
     """The answer's body, as an iterator of either colour. At its end the connection goes back."""
 
-    def __init__(self, pool: Pool, connection: Connection) -> None:
+    def __init__(self, pool: Pool, connection: Connection, answer: Answer) -> None:
         self._pool = pool
         self._connection = connection
+        self._answer = answer
+        self._first = answer.first
         self._lock = threading.Lock()
         self._held = True
-        if connection.is_complete():
-            self._end(pool.release)
 
-    async def _next(self) -> bytes | None:
+    async def _next(self) -> bytes:
+        if self._first:
+            chunk, self._first = self._first, b""
+            return chunk
         if not self._held:
-            return None
+            return b""
         try:
             chunk = await self._connection.next_chunk()
         except BaseException:
             self.abort()
             raise
-        if chunk is None:
+        if self._answer.complete:
             self._end(self._pool.release)
         return chunk
 
@@ -145,7 +159,7 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         chunk = await self._next()
-        if chunk is None:
+        if not chunk:
             raise StopAsyncIteration
         return chunk
 
@@ -154,6 +168,6 @@ class _Body:
 
     def __next__(self) -> bytes:
         chunk = run(self._next())
-        if chunk is None:
+        if not chunk:
             raise StopIteration
         return chunk
