@@ -330,8 +330,10 @@ class Outbound:
 
 @define
 class Reply:
-    """The upstream's answer; `body` is bytes when all of it was there with the head. `abort` gives up what is not read yet; it is idempotent, plain `def`
-    and never waits, so that it can be called while a task is being cancelled.
+    """The upstream's answer; `body` is bytes when all of it was there with the head.
+
+    `abort` gives up what is not read yet; it is idempotent, plain `def` and never waits, so that it can be
+    called while a task is being cancelled.
     """
 
     status: int

@@ -84,6 +84,9 @@ class Upstream:
         for place in places:
             if places.count(place) > 1:
                 raise ConfigurationError(f"upstream {self.name}: two credentials claim the {place}; leave one out")
+        self._check_terms()
+
+    def _check_terms(self) -> None:
         for key, file in (("ca", self.ca), ("client_certificate", self.client_certificate)):
             if file is not None and not Path(file).is_file():
                 raise ConfigurationError(f"upstream {self.name}: {key} file {file} cannot be found")

@@ -32,7 +32,7 @@ _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: " + _TEXT + rb")?+\r\n")
 _FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+(" + _TEXT + rb")\r\n", re.MULTILINE)
 _BARE_NEWLINE = re.compile(rb"(?<!\r)\n")
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)[ \t]*+(?:;" + _TEXT + rb")?+\r\n")
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(?:;" + _TEXT + rb")?+\r\n")
 _START = b"HTTP/1."
 
 
@@ -50,7 +50,8 @@ def request_head(outbound: Outbound) -> bytes:
     lines.append(b"\r\n")
     head = b"\r\n".join(lines)
     # The guard has judged all of it; this is the last look before the wire.
-    if not len(lines) == head.count(b"\n") == head.count(b"\r") or b"\0" in head or b" " in outbound.target:
+    strays = head.count(b"\0") + outbound.target.count(b" ")
+    if strays or not len(lines) == head.count(b"\n") == head.count(b"\r"):
         raise BadHeader("a target or a header that cannot be sent")
     return head
 
@@ -158,26 +159,13 @@ class Answer:
 
     def _read_framing(self) -> None:
         """Find out where the body ends (RFC 9112, section 6.3)."""
-        length = coding = None
-        older = not self._keep_alive
-        for name, value in self.headers:
-            if len(name) in _FRAMING_SIZES:
-                lower = name.lower()
-                if lower == b"content-length":
-                    if length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
-                        raise UpstreamFailure("the Content-Length of the answer is malformed, or there are two")
-                    length = int(value)
-                elif lower == b"transfer-encoding":
-                    if coding is not None or value.lower() != b"chunked" or older:
-                        raise UpstreamFailure("the transfer coding of the answer is not chunked alone")
-                    coding = value
-                elif lower == b"connection" and b"close" in value.lower():
-                    self._keep_alive = False
-        if coding is not None and length is not None:
-            raise UpstreamFailure("the answer has both a length and a transfer coding")
+        length, chunked, closes = _framing(self.headers)
+        if chunked and (length is not None or not self._keep_alive):
+            raise UpstreamFailure("the answer is chunked and has a length as well, or speaks HTTP/1.0")
+        self._keep_alive = self._keep_alive and not closes
         if self.status in (_NO_CONTENT, _NOT_MODIFIED) or self._method == b"HEAD" or length == 0:
             self._end(surplus=False)
-        elif coding is not None:
+        elif chunked:
             self._reader = self._chunked
         elif length is not None:
             self._left = length
@@ -261,3 +249,23 @@ class Answer:
         else:
             self._end(surplus=len(data) > end + 4)
         return b""
+
+
+def _framing(headers: Headers) -> tuple[int | None, bool, bool]:
+    """Return the stated length, whether the body is chunked, and whether the upstream will close."""
+    length, chunked, closes = None, False, False
+    for name, value in headers:
+        if len(name) not in _FRAMING_SIZES:
+            continue
+        lower = name.lower()
+        if lower == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
+                raise UpstreamFailure("the Content-Length of the answer is malformed, or there are two")
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                raise UpstreamFailure("the transfer coding of the answer is not chunked alone")
+            chunked = True
+        elif lower == b"connection":
+            closes = closes or value.lower().find(b"close") != -1
+    return length, chunked, closes

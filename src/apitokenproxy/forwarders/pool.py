@@ -128,8 +128,8 @@ class Pool:
 
     def _forget(self, waiter: _Waiter, tenant: str) -> None:
         with self._lock:
-            queue = self._queues.get(tenant, ())
-            if waiter in queue:  # it may have been passed over already
+            queue = self._queues.get(tenant)
+            if queue is not None and waiter in queue:  # it may have been passed over already
                 self._waiting -= 1
                 queue.remove(waiter)
                 if not queue:
