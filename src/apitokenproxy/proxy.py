@@ -1,6 +1,7 @@
 """Proxy: what users build. It holds the parts and hands out `.asgi`, `.wsgi` and `.transport()`."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,7 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self, cast
 
-from apitokenproxy._colour import ASYNC, SYNC, Colour
+from apitokenproxy._colour import ASYNC, SYNC, Colour, run
 from apitokenproxy.adapters.asgi import AsgiApp
 from apitokenproxy.adapters.httpx import AsyncTransport, Transport
 from apitokenproxy.adapters.wsgi import WsgiApp
@@ -126,7 +127,7 @@ class Proxy:
     @cached_property
     def asgi(self) -> AsgiApp:
         """The ASGI application to mount."""
-        return AsgiApp(self._async_pipeline, self.aclose)
+        return AsgiApp(self._async_pipeline, self.awarm_up, self.aclose)
 
     @cached_property
     def wsgi(self) -> WsgiApp:
@@ -145,11 +146,29 @@ class Proxy:
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncIterator[None]:
-        """Close the proxy when the host application stops: `FastAPI(lifespan=proxy.lifespan)`."""
+        """Open warm connections, and close the proxy when the host stops: `FastAPI(lifespan=proxy.lifespan)`."""
+        await self.awarm_up()
         try:
             yield
         finally:
             await self.aclose()
+
+    async def awarm_up(self) -> None:
+        """Open the connections that upstreams want ahead (`warm_connections`), under this event loop.
+
+        An upstream that cannot be reached is not an error yet: its first request will tell.
+        """
+        await self._warm_up(ASYNC)
+
+    def warm_up(self) -> None:
+        """Do what `awarm_up` does, for WSGI and scripts; after a fork, in each child."""
+        run(self._warm_up(SYNC))
+
+    async def _warm_up(self, colour: Colour) -> None:
+        for name, forwarder in self._forwarders.items():
+            if isinstance(forwarder, WireForwarder):
+                with contextlib.suppress(ProxyError):
+                    await forwarder.warm_up(self.upstreams[name].origin, colour)
 
     async def aclose(self) -> None:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
@@ -235,7 +254,7 @@ def _credential(upstream: Upstream, secrets: SecretReader, colour: Colour) -> Ca
 
 
 def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
-    return WireForwarder() if upstream.transport is None else HttpxForwarder(upstream.transport)
+    return WireForwarder() if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)
 
 
 def _by_name(upstreams: Iterable[Upstream]) -> dict[str, Upstream]:

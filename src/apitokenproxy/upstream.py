@@ -67,6 +67,11 @@ class Upstream:
         init=False, default=Factory(lambda self: urlsplit(self.url).path.rstrip("/").encode(), takes_self=True)
     )
 
+    @property
+    def forwarder(self) -> str:
+        """Which forwarder sends its requests: `wire`, or `httpx` when a transport was given."""
+        return "wire" if self.transport is None else "httpx"
+
     def __attrs_post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(

@@ -14,7 +14,8 @@ def test_a_right_configuration_is_told_in_one_line(folder: Path) -> None:
     done = run("check", folder=folder)
     assert (done.code, done.err) == (0, "")
     assert done.out == (
-        "apitokenproxy.toml: ok: upstreams api; 1 rule, 0 limits; store sqlite:///tokens.db; audit audit.jsonl\n"
+        "apitokenproxy.toml: ok: upstreams api (wire forwarder); 1 rule, 0 limits; "
+        "store sqlite:///tokens.db; audit audit.jsonl\n"
     )
 
 

@@ -48,7 +48,7 @@ def test_what_it_says_when_it_starts(folder: Path) -> None:
     """The address, the mount, the upstreams and a command to try."""
     with serving(folder) as served:
         assert served.said == (
-            f"apitokenproxy serves api at {served.url}/proxy/<upstream>/\n"
+            f"apitokenproxy serves api (wire forwarder) at {served.url}/proxy/<upstream>/\n"
             f'try: curl -H "Authorization: Bearer $TOKEN" {served.url}/proxy/api/\n'
         )
 

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from attrs import Factory, define
@@ -146,7 +146,7 @@ class Hostile:
     requests: list[tuple[int, bytes]] = Factory(list)
     accepted: list[socket.socket] = Factory(list)
     most: int = 0
-    _open: int = 0
+    open: int = 0
     _threads: list[threading.Thread] = Factory(list)
     _lock: Any = Factory(threading.Lock)
 
@@ -171,8 +171,8 @@ class Hostile:
 
     def _follow(self, peer: socket.socket, number: int) -> None:
         with self._lock:
-            self._open += 1
-            self.most = max(self.most, self._open)
+            self.open += 1
+            self.most = max(self.most, self.open)
         try:
             peer.settimeout(BOUND)
             if self.tls is not None:
@@ -184,7 +184,7 @@ class Hostile:
             pass
         finally:
             with self._lock:
-                self._open -= 1
+                self.open -= 1
             peer.close()
 
     def finish(self) -> None:
@@ -196,6 +196,22 @@ class Hostile:
             assert not thread.is_alive()
         for peer in self.accepted:
             peer.close()
+
+
+@contextmanager
+def silent(address: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
+    """Listen with a full queue, so that whoever connects is answered by nobody. Yields the port."""
+    with ExitStack() as closing:
+        listener = closing.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = closing.enter_context(socket.socket())
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 @contextmanager

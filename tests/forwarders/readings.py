@@ -7,8 +7,7 @@ import h11
 import httptools
 from attrs import define, frozen
 
-from apitokenproxy.errors import UpstreamFailure
-from apitokenproxy.forwarders.http1 import Answer
+from apitokenproxy.forwarders.http1 import Answer, Malformed
 
 REFUSED, PARTIAL, WHOLE = "refused", "partial", "whole"
 
@@ -36,9 +35,9 @@ def ours(raw: bytes, method: bytes = b"GET", *, cuts: tuple[int, ...] = (), clos
             else:
                 head = answer.read_head(piece)
                 body += answer.first
-        if closed and not answer.complete:
-            answer.close()
-    except UpstreamFailure:
+        if closed and not answer.complete and not answer.close():
+            return Reading(REFUSED)
+    except Malformed:
         return Reading(REFUSED)
     if not answer.complete:
         return Reading(PARTIAL)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, until_end
+from hostile import COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, silent, until_end
 
 from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
 from apitokenproxy.forwarders.addresses import check_addresses, is_public
@@ -70,20 +70,53 @@ def test_a_name_that_resolves_to_this_machine_is_not_dialled(colour: Any, host: 
 @colours
 def test_the_next_address_is_tried_when_one_does_not_answer(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name with a dead address and a live one is reached."""
-    real = socket.getaddrinfo
-
-    def found(host: Any, *rest: Any, **terms: Any) -> Any:
-        if host != "two.example":
-            return real(host, *rest, **terms)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.1")]
-
-    monkeypatch.setattr(socket, "getaddrinfo", found)
+    resolves(monkeypatch, "127.0.0.9", "127.0.0.1")
 
     async def scenario(ask: Asker) -> None:
         assert await ask.whole(request(origin(upstream.port, host="two.example"), b"/x")) == (200, b"/x")
 
     with hostile([echo_forever]) as upstream:
         drive(colour, scenario)
+
+
+@colours
+def test_an_address_that_does_not_answer_costs_a_quarter_of_a_second(
+    colour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is tried beside it (RFC 8305), long before the connect timeout, and no task is left of the loser."""
+    resolves(monkeypatch, "127.0.0.9", "127.0.0.1")
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, host="two.example", seconds={"connect": 60.0})
+        assert await ask.whole(request(to, b"/x")) == (200, b"/x")
+
+    with hostile([echo_forever]) as upstream, silent("127.0.0.9", upstream.port):
+        drive(colour, scenario)
+        assert upstream.connections == 1
+
+
+@colours
+def test_the_families_take_turns(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses of one family are dead, one of the other is tried second."""
+    resolves(monkeypatch, "::1", "::1", "fe80::1", "fe80::2", "fe80::3", "127.0.0.1")
+
+    async def scenario(ask: Asker) -> None:
+        assert await ask.whole(request(origin(upstream.port, host="two.example"), b"/x")) == (200, b"/x")
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario)
+
+
+def resolves(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have `two.example` resolve to these addresses."""
+    real = socket.getaddrinfo
+
+    def found(host: Any, *rest: Any, **terms: Any) -> Any:
+        if host != "two.example":
+            return real(host, *rest, **terms)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from hostile import (
     request,
     reset,
     send,
+    silent,
     tell,
     until_end,
     wait,
@@ -39,6 +40,7 @@ from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import (
     ConnectTimeout,
     FirstByteTimeout,
+    PoolFull,
     PoolTimeout,
     ReadTimeout,
     TlsTimeout,
@@ -47,6 +49,7 @@ from apitokenproxy.errors import (
     UpstreamUnreachable,
     WriteTimeout,
 )
+from apitokenproxy.forwarders import pool as pool_module
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
 from apitokenproxy.forwarders.wire import WireForwarder
 
@@ -173,25 +176,13 @@ def test_each_timeout_has_its_own_error(colour: Any) -> None:
 @colours
 def test_a_connection_that_nobody_accepts_is_a_connect_timeout(colour: Any) -> None:
     """A listener whose queue is full answers no one."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(("127.0.0.1", port))
+    with silent() as port:
 
         async def scenario(ask: Asker) -> None:
             with pytest.raises(ConnectTimeout):
                 await ask.whole(request(origin(port, seconds={"connect": 0.2})))
 
-        try:
-            drive(colour, scenario)
-        finally:
-            for filler in fillers:
-                filler.close()
+        drive(colour, scenario)
 
 
 @colours
@@ -254,6 +245,85 @@ def test_waiters_are_served_in_the_order_in_which_they_came() -> None:
     with hostile([head, slow, until_end], [head, slow, until_end], [echo_forever]) as upstream:
         assert list(range(20)) == drive(ASYNC, scenario)
         assert upstream.most <= 3  # the upstream notes an end a little after the pool
+
+
+def test_tenants_that_wait_are_served_in_turn() -> None:
+    """One that asks for twenty things at once delays another by one of them, not by twenty."""
+
+    async def scenario(ask: Asker) -> list[str]:
+        to = origin(upstream.port, max_connections=1)
+        order: list[str] = []
+
+        async def one(tenant: str) -> None:
+            await ask.whole(request(to, b"/" + tenant.encode(), tenant=tenant))
+            order.append(tenant)
+
+        held = await ask.forward(request(to, tenant="greedy"))
+        tasks = []
+        for tenant in ["greedy"] * 20 + ["a", "b", "a"]:
+            tasks.append(asyncio.create_task(one(tenant)))
+            await asyncio.sleep(0)
+        held.abort()
+        await asyncio.gather(*tasks)
+        return order
+
+    slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    with hostile([head, slow, until_end], [echo_forever]) as upstream:
+        order = drive(ASYNC, scenario)
+    assert order == ["greedy", "a", "b", "greedy", "a"] + ["greedy"] * 18
+
+
+def test_only_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more is refused at once, not after the pool timeout; nobody's place is lost."""
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 3)
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=1)
+        held = await ask.forward(request(to))
+        tasks = [asyncio.create_task(ask.whole(request(to, b"/x"))) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(PoolFull):
+            await ask.forward(request(to))
+        held.abort()
+        assert await asyncio.gather(*tasks) == [(200, b"/x")] * 3
+
+    slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    with hostile([head, slow, until_end], [echo_forever]) as upstream:
+        drive(ASYNC, scenario)
+
+
+@colours
+def test_warm_connections_are_there_before_the_first_request(colour: Any) -> None:
+    """As many as were wanted, and the requests use them; warming up twice opens no more."""
+    forwarder = WireForwarder()
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, warm_connections=3)
+        await forwarder.warm_up(to, colour)
+        await ask.pause(lambda: upstream.connections == 3)
+        await forwarder.warm_up(to, colour)
+        assert await ask.whole(request(to, b"/x")) == (200, b"/x")
+        assert upstream.connections == 3
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario, forwarder)
+
+
+@colours
+def test_what_nobody_uses_is_closed(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that were idle too long are closed when another one comes back, from the bottom of the pile."""
+    forwarder = WireForwarder()
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, warm_connections=3)
+        await forwarder.warm_up(to, colour)
+        await ask.pause(lambda: upstream.connections == 3)
+        monkeypatch.setattr(pool_module, "IDLE_SECONDS", 0.0)
+        await ask.whole(request(to, b"/x"))
+        await ask.pause(lambda: upstream.open <= 1)
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario, forwarder)
 
 
 @pytest.mark.parametrize("seed", range(3))

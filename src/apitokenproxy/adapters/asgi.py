@@ -5,7 +5,8 @@ Rules:
    what the client sent. Only where a server leaves it out is `path` taken, and then whatever
    decoding could have changed is refused by the guard.
 2. When the client leaves, the task is cancelled, which closes the upstream's side at once. Somebody
-   must be waiting in `receive` to notice: the body's reader first, a watcher after it.
+   must be waiting in `receive` to notice: the body's reader first, a watcher after it. A watcher is a
+   task, which costs as much as half the pipeline; an exchange that is over within a blink has none.
 3. An answer that breaks off is left incomplete, so that the server cuts the connection. It is never
    ended as if it were whole.
 """
@@ -28,11 +29,15 @@ _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
 class AsgiApp:
-    """Answers `http` scopes through the pipeline; `lifespan` calls `aclose` at shutdown."""
+    """Answers `http` scopes through the pipeline; `lifespan` calls `start` and, at shutdown, `aclose`."""
 
-    def __init__(self, pipeline: Pipeline, aclose: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, start: Callable[[], Awaitable[None]], aclose: Callable[[], Awaitable[None]]
+    ) -> None:
         self._pipeline = pipeline
+        self._start = start
         self._aclose = aclose
+        self._watch = _Watch(None)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one scope. Whatever is neither `http` nor `lifespan` is refused."""
@@ -47,7 +52,10 @@ class AsgiApp:
             raise ValueError(f"the ASGI scope type {kind!r} is not served")
 
     async def _exchange(self, scope: Message, receive: Receive, send: Send) -> None:
-        client = _Client(receive)
+        task = _current_task()
+        if self._watch.loop is not task.get_loop():
+            self._watch = _Watch(task.get_loop())
+        client = _Client(receive, task, self._watch)
         try:
             response = await self._pipeline.handle(await _request(scope, client))
             client.watch()
@@ -63,6 +71,7 @@ class AsgiApp:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                await self._start()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._aclose()
@@ -70,13 +79,43 @@ class AsgiApp:
                 return
 
 
+_BLINK = 0.05
+"""Seconds within which nobody looks whether a client has left."""
+
+
+class _Watch:
+    """Sees to it that exchanges that take longer than a blink are watched. One for each event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.loop = loop
+        self._young: set[_Client] = set()
+        self._rings = False
+
+    def add(self, client: "_Client") -> None:
+        """Have a client watched when the next blink is over, unless it is removed before."""
+        self._young.add(client)
+        if not self._rings and self.loop is not None:
+            self._rings = True
+            self.loop.call_later(_BLINK, self._ring)
+
+    def remove(self, client: "_Client") -> None:
+        """Leave it alone."""
+        self._young.discard(client)
+
+    def _ring(self) -> None:
+        self._rings = False
+        while self._young:
+            self._young.pop().begin_to_watch()
+
+
 class _Client:
     """The client's side of an exchange: its body, and the moment it leaves."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, task: "asyncio.Task[Any]", watch: _Watch) -> None:
         self.gone = False
         self.meter = BodyMeter()
-        self.task = _current_task()
+        self.task = task
+        self._watch = watch
         self._receive = receive
         self._first: Message | None = None
         self._more = True
@@ -105,9 +144,13 @@ class _Client:
         raise StopAsyncIteration
 
     def watch(self) -> None:
-        """Begin to wait for the client to leave."""
+        """Notice from now on when the client leaves."""
         if self._watcher is None and not self.gone:
-            self._watcher = asyncio.create_task(self._wait_until_gone())
+            self._watch.add(self)
+
+    def begin_to_watch(self) -> None:
+        """Wait for the client to leave."""
+        self._watcher = self.task.get_loop().create_task(self._wait_until_gone())
 
     async def _wait_until_gone(self) -> None:
         while (await self._receive())["type"] == "http.request":
@@ -117,8 +160,10 @@ class _Client:
 
     def stop(self) -> None:
         """Stop waiting."""
+        self._watch.remove(self)
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # what cancels a task holds its frame, which holds this
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -23,7 +23,7 @@ def check(config: str) -> None:
     if problems:
         sys.exit(1)
     read = read_config(config)
-    names = ", ".join(upstream.name for upstream in read["upstreams"])
+    names = ", ".join(f"{upstream.name} ({upstream.forwarder} forwarder)" for upstream in read["upstreams"])
     click.echo(
         f"{config}: ok: upstreams {names}; {_number(read['rules'], 'rule')}, {_number(read['limits'], 'limit')}; "
         f"store {read['store']}; audit {read.get('audit', 'to the log only')}"

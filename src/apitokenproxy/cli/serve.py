@@ -37,7 +37,8 @@ def serve(config: str, host: str, port: int, workers: int) -> None:
     listener = _listen(host, port)
     names = [upstream.name for upstream in settings["upstreams"]]
     at = f"http://{_address(listener)}{settings['prefix'].rstrip('/')}"
-    click.echo(f"apitokenproxy serves {', '.join(names)} at {at}/<upstream>/", err=True)
+    through = ", ".join(f"{upstream.name} ({upstream.forwarder} forwarder)" for upstream in settings["upstreams"])
+    click.echo(f"apitokenproxy serves {through} at {at}/<upstream>/", err=True)
     click.echo(f'try: curl -H "Authorization: Bearer $TOKEN" {at}/{names[0]}/', err=True)
     if workers > 1 and settings["limits"]:
         click.echo(f"note: limits are counted in each of the {workers} workers by itself", err=True)

@@ -19,7 +19,7 @@ from apitokenproxy.errors import (
     UpstreamTimeout,
     WriteTimeout,
 )
-from apitokenproxy.forwarders.http1 import Answer, RequestBody, request_head
+from apitokenproxy.forwarders.http1 import Answer, Malformed, RequestBody, request_head
 from apitokenproxy.messages import Outbound
 
 
@@ -76,10 +76,13 @@ class Connection:
         if not self.wrote:
             raise UpstreamFailure("the connection broke while sending")
         # The bytes get no name: a traceback that shows local values must not show an answer.
-        if not answer.read_head(await self._read(timeouts.first_byte, FirstByteTimeout)):
-            end = time.monotonic() + timeouts.first_byte
-            while not answer.read_head(await self._read(end - time.monotonic(), FirstByteTimeout)):
-                pass
+        try:
+            if not answer.read_head(await self._read(timeouts.first_byte, FirstByteTimeout)):
+                end = time.monotonic() + timeouts.first_byte
+                while not answer.read_head(await self._read(end - time.monotonic(), FirstByteTimeout)):
+                    pass
+        except Malformed as error:
+            raise UpstreamFailure(str(error)) from None
         return answer
 
     async def _send_body(self, outbound: Outbound, timeout: float) -> None:
@@ -100,9 +103,12 @@ class Connection:
     async def next_chunk(self) -> bytes:
         """Return the next bytes of the answer's body, empty at its end. Raises UpstreamFailure."""
         answer = self._answer
-        while not answer.complete:
-            if chunk := answer.read_body(await self._read(self._idle, ReadTimeout)):
-                return chunk
+        try:
+            while not answer.complete:
+                if chunk := answer.read_body(await self._read(self._idle, ReadTimeout)):
+                    return chunk
+        except Malformed as error:
+            raise UpstreamFailure(str(error)) from None
         return b""
 
     async def _write(self, data: bytes, timeout: float, *, taken: bool = False) -> None:
@@ -131,8 +137,8 @@ class Connection:
             self.received = True
         elif not self.received:
             raise UpstreamFailure("the connection was closed without an answer")
-        else:
-            self._answer.close()
+        elif not self._answer.close():
+            raise UpstreamFailure("the answer was cut off")
         return data
 
     def _within(self, timeout: float) -> float:

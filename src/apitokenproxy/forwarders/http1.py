@@ -5,13 +5,15 @@ Rules:
    length beside a transfer coding, nothing that another reader could take for something else.
 2. Framing fields are only ever written here, from the length that the guard read.
 3. What is counted is bounded: a head, its fields, interim answers, a chunk's line, trailers.
-4. Errors say what is wrong and quote nothing: what an upstream sends may hold the credential.
+4. Errors say what is wrong and quote nothing: what an upstream sends may hold the credential. So do the
+   local variables here, which is why `Malformed` must not leave the connection: it would take them along.
 """
 
 import re
+from collections.abc import Callable
 from typing import Final
 
-from apitokenproxy.errors import BadFraming, BadHeader, UpstreamFailure
+from apitokenproxy.errors import BadFraming, BadHeader
 from apitokenproxy.messages import Headers, Outbound
 
 MAX_HEAD: Final = 64 * 1024
@@ -34,6 +36,10 @@ _FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+(" + _TEXT + rb")
 _BARE_NEWLINE = re.compile(rb"(?<!\r)\n")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15}+)(?:;" + _TEXT + rb")?+\r\n")
 _START = b"HTTP/1."
+
+
+class Malformed(Exception):
+    """What the upstream sent is not an answer; the text says why."""
 
 
 # --- a request as bytes ---------------------------------------------------------------------
@@ -108,10 +114,11 @@ class Answer:
         self._left = 0
         self._first_chunk = True
         self._keep_alive = False
-        self._reader = self._until_closed
+        # Functions, not methods: a method of its own would make each answer a cycle for the collector.
+        self._reader: Callable[[Answer, bytes], bytes] = Answer._until_closed
 
     def read_head(self, data: bytes) -> bool:
-        """Take what arrived; True when status and headers are known. Raises UpstreamFailure."""
+        """Take what arrived; True when status and headers are known. Raises Malformed."""
         known = len(self._buffer)
         buffer = self._buffer + data if known else data
         start, searched = 0, max(0, known - 3)
@@ -124,7 +131,7 @@ class Answer:
                 break
             self._interim += 1
             if self.status == _SWITCHING_PROTOCOLS or self._interim > _MAX_INTERIM:
-                raise UpstreamFailure("no final answer, or a change of protocol that nobody asked for")
+                raise Malformed("no final answer, or a change of protocol that nobody asked for")
             start = searched = end
         self._buffer = b""
         self._read_framing()
@@ -136,21 +143,21 @@ class Answer:
     def _keep(self, rest: bytes, known: int) -> bool:
         """Keep the beginning of a head, unless it can never become one."""
         if len(rest) > MAX_HEAD:
-            raise UpstreamFailure(f"the head of the answer passed {MAX_HEAD} bytes")
+            raise Malformed(f"the head of the answer passed {MAX_HEAD} bytes")
         if not rest.startswith(_START[: len(rest)]) or _BARE_NEWLINE.search(rest, known):
-            raise UpstreamFailure("what the upstream sent is not an HTTP/1.1 answer")
+            raise Malformed("what the upstream sent is not an HTTP/1.1 answer")
         self._buffer = rest
         return False
 
     def _read_fields(self, buffer: bytes, start: int, end: int) -> None:
         line = _STATUS_LINE.match(buffer, start, end)
         if line is None or end - start > MAX_HEAD:
-            raise UpstreamFailure("the status line of the answer is malformed, or its head is too long")
+            raise Malformed("the status line of the answer is malformed, or its head is too long")
         fields = _FIELD.findall(buffer, line.end(), end - 2)
         if len(fields) != buffer.count(b"\n", line.end(), end - 2):
-            raise UpstreamFailure("a header of the answer is malformed")
+            raise Malformed("a header of the answer is malformed")
         if len(fields) > MAX_FIELDS:
-            raise UpstreamFailure(f"the answer has more than {MAX_FIELDS} headers")
+            raise Malformed(f"the answer has more than {MAX_FIELDS} headers")
         if buffer.find(b" \r\n", start, end) != -1 or buffer.find(b"\t\r\n", start, end) != -1:
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         self._keep_alive = line[1] == b"1"
@@ -161,28 +168,27 @@ class Answer:
         """Find out where the body ends (RFC 9112, section 6.3)."""
         length, chunked, closes = _framing(self.headers)
         if chunked and (length is not None or not self._keep_alive):
-            raise UpstreamFailure("the answer is chunked and has a length as well, or speaks HTTP/1.0")
+            raise Malformed("the answer is chunked and has a length as well, or speaks HTTP/1.0")
         self._keep_alive = self._keep_alive and not closes
         if self.status in (_NO_CONTENT, _NOT_MODIFIED) or self._method == b"HEAD" or length == 0:
             self._end(surplus=False)
         elif chunked:
-            self._reader = self._chunked
+            self._reader = Answer._chunked
         elif length is not None:
             self._left = length
-            self._reader = self._by_length
+            self._reader = Answer._by_length
 
     def read_body(self, data: bytes) -> bytes:
-        """Take what arrived and return what it holds of the body. Raises UpstreamFailure."""
+        """Take what arrived and return what it holds of the body. Raises Malformed."""
         if self.complete:
             self._end(surplus=True)
             return b""
-        return self._reader(data)
+        return self._reader(self, data)
 
-    def close(self) -> None:
-        """Take note that the upstream closed. Raises UpstreamFailure when the answer is cut off."""
-        if not self.status >= _OK or self._reader != self._until_closed:
-            raise UpstreamFailure("the answer was cut off")
-        self.complete = True
+    def close(self) -> bool:
+        """Take note that the upstream closed, and tell whether the answer ended so, or was cut off."""
+        self.complete = self.status >= _OK and self._reader is Answer._until_closed
+        return self.complete
 
     def _end(self, *, surplus: bool) -> None:
         self.complete = True
@@ -209,7 +215,7 @@ class Answer:
                     break
                 at = line
                 if not self._left:
-                    self._reader = self._trailers
+                    self._reader = Answer._trailers
                     self._trailers(data[at:])
                     break
             content.append(data[at : at + self._left])
@@ -223,11 +229,11 @@ class Answer:
         if not self._first_chunk:
             start += 2
             if not b"\r\n".startswith(data[at:start]):
-                raise UpstreamFailure("a chunk of the answer is longer than it said")
+                raise Malformed("a chunk of the answer is longer than it said")
         line = _CHUNK_LINE.match(data, start)
         if line is None or line.end() - start > _MAX_CHUNK_LINE:
             if line or data.find(b"\n", start) != -1 or len(data) - at > _MAX_CHUNK_LINE:
-                raise UpstreamFailure("the length of a chunk of the answer is malformed")
+                raise Malformed("the length of a chunk of the answer is malformed")
             self._buffer = data[at:]
             return None
         self._left, self._first_chunk = int(line[1], 16), False
@@ -243,7 +249,7 @@ class Answer:
         fields = data[: end + 2] if end != -1 else data
         malformed = _BARE_NEWLINE.search(fields) or (end != -1 and len(_FIELD.findall(fields)) != fields.count(b"\n"))
         if malformed or len(fields) > _MAX_TRAILERS:
-            raise UpstreamFailure("the trailers of the answer are malformed or too long")
+            raise Malformed("the trailers of the answer are malformed or too long")
         if end == -1:
             self._buffer = data
         else:
@@ -260,11 +266,11 @@ def _framing(headers: Headers) -> tuple[int | None, bool, bool]:
         lower = name.lower()
         if lower == b"content-length":
             if length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
-                raise UpstreamFailure("the Content-Length of the answer is malformed, or there are two")
+                raise Malformed("the Content-Length of the answer is malformed, or there are two")
             length = int(value)
         elif lower == b"transfer-encoding":
             if chunked or value.lower() != b"chunked":
-                raise UpstreamFailure("the transfer coding of the answer is not chunked alone")
+                raise Malformed("the transfer coding of the answer is not chunked alone")
             chunked = True
         elif lower == b"connection":
             closes = closes or value.lower().find(b"close") != -1

@@ -1,0 +1,335 @@
+"""This proxy and its peers on the same work, in interleaved rounds.
+
+    uv run --group benchmarks python benchmarks/forwarding.py --short     # a minute, nothing is installed
+    uv run --group benchmarks python benchmarks/forwarding.py             # all of it; writes docs/benchmarks.md
+
+The work: check a client's token, put the real key on, forward a request for 1 KB of JSON. The proxy has
+one core, the load (wrk) and the upstream (nginx) have the other. Each round measures every contender once,
+so that a slow moment of the machine falls on all; what is told is the median round and the spread.
+
+What a contender needs comes from PyPI, npm and, as root, Debian; one that cannot be had is skipped with the
+reason. Everything lies in --home. Only loopback is used.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import psutil
+import trustme
+from attrs import asdict, define, field
+from contenders import CONTENDERS, PEERS, SHORT, Contender, Missing, Place, program
+
+from apitokenproxy import Bearer, Proxy, Rule, Upstream
+
+DIRECT = "no proxy at all"
+PROXY_CORE, LOAD_CORE = "0", "1"
+FILES = {"16 KB": 16 * 1024, "1 MB": 1024**2, "100 MB": 100 * 1024**2}
+STARTING = 60.0
+
+
+@define
+class Sample:
+    """One run of the load: requests a second, latencies in ms, CPU µs a request, resident MiB."""
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+    memory: float
+    failed: int
+
+
+@define
+class Running:
+    """A contender that serves."""
+
+    contender: Contender
+    url: str
+    headers: list[str]
+    process: psutil.Process
+    cold_start: float
+    samples: dict[str, list[Sample]] = field(factory=dict)
+
+    def tree(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
+
+    def cpu(self) -> float:
+        return float(sum(sum(process.cpu_times()[:2]) for process in self.tree()))
+
+    def memory(self) -> float:
+        return float(sum(process.memory_info().rss for process in self.tree()) / 1024**2)
+
+
+# --- running the parts ----------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def process(command: list[str], core: str, log: Path, **environment: str) -> Iterator[psutil.Process]:
+    """Run a program on one core, and end it and its children."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(  # noqa: S603
+            [program("taskset", "util-linux"), "-c", core, *command],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
+            cwd=log.parent,
+            start_new_session=True,
+        )
+    watched = psutil.Process(started.pid)
+    try:
+        yield watched
+    finally:
+        family = [watched, *watched.children(recursive=True)] if watched.is_running() else []
+        started.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            started.wait(5)
+        for left in family:
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+        started.wait()
+
+
+def status(url: str, headers: list[str]) -> int:
+    """Return the status of an answer, 0 when there is none."""
+    request = Request(url, headers=dict(header.split(": ", 1) for header in headers))  # noqa: S310
+    try:
+        with urlopen(request, timeout=5) as answer:  # noqa: S310
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except (URLError, OSError):
+        return 0
+
+
+def serve_upstream(place: Place, running: ExitStack) -> None:
+    """Start nginx as the API that wants the real key."""
+    (place.home / "tmp").mkdir(exist_ok=True)
+    (place.home / "files").mkdir(exist_ok=True)
+    for name, size in FILES.items():
+        (place.home / "files" / name.replace(" ", "")).write_bytes(os.urandom(1024) * (size // 1024))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(place.ca))
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
+        str(place.home / "upstream.pem")
+    )
+    place.http_port, place.https_port = free_port(), free_port()
+    body = json.dumps({"items": [{"id": number, "name": "x" * 40} for number in range(15)]})
+    config = Template((PEERS / "upstream.conf").read_text()).substitute(
+        HOME=place.home, HTTP_PORT=place.http_port, HTTPS_PORT=place.https_port, JSON=f"{body:<1024}"
+    )
+    (place.home / "upstream.conf").write_text(config)
+    command = [program("nginx", "nginx-light"), "-p", str(place.home), "-c", str(place.home / "upstream.conf")]
+    running.enter_context(process(command, LOAD_CORE, place.home / "upstream.log"))
+
+
+def start(contender: Contender, place: Place, running: ExitStack, token: str) -> Running:
+    """Start a contender and see that it does the work. Raises Missing."""
+    port = free_port()
+    command = contender.start(place, port)
+    log = place.home / f"{port}.log"
+    environment = {
+        **place.variables(port),
+        "SSL_CERT_FILE": str(place.ca),
+        "NODE_EXTRA_CA_CERTS": str(place.ca),
+        "STORE": str(place.home / "tokens.db"),
+        "PYTHONPATH": "",
+        **contender.environment,
+    }
+    environment["HOME"] = str(place.home)
+    began = time.monotonic()
+    watched = running.enter_context(process(command, PROXY_CORE, log, **environment))
+    url = f"http://127.0.0.1:{port}{contender.path}"
+    headers = [Template(header).substitute(TOKEN=token, UPSTREAM=place.upstream) for header in contender.headers]
+    while (got := status(url, headers)) != 200:
+        if time.monotonic() - began > STARTING or not watched.is_running() or watched.status() == "zombie":
+            raise Missing(f"it does not serve (status {got}); see {log}")
+        time.sleep(0.05)
+    cold_start = time.monotonic() - began
+    refused = [header for header in headers if not header.startswith("Authorization")]
+    if not contender.note and status(url, [*refused, "Authorization: Bearer wrong"]) not in {401, 403}:
+        raise Missing("it let a wrong token through")
+    return Running(contender, url, headers, watched, cold_start)
+
+
+# --- measuring ------------------------------------------------------------------------------
+
+PACKAGES = {
+    *("asgiproxy", "django-revproxy", "fastapi-proxy-lib", "granian", "gunicorn", "httptools", "httpx", "litellm"),
+    *("mitmproxy", "urllib3", "uvicorn", "uvloop"),
+}
+"""Whose versions are told."""
+UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+def load(
+    url: str, headers: list[str], connections: int, seconds: float, script: Path | None = None
+) -> dict[str, float]:
+    """Run wrk and return its figures: requests, rate, p50 and p99 in ms, failures."""
+    command = [program("taskset", "util-linux"), "-c", LOAD_CORE, program("wrk", "wrk")]
+    command += ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "20s"]
+    command += [word for header in headers for word in ("-H", header)]
+    command += ["-s", str(script)] if script else []
+    text = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout  # noqa: S603
+
+    def number(pattern: str) -> float:
+        found = re.search(pattern, text)
+        return float(found[1]) * UNITS.get(found[2] if found.re.groups > 1 else "ms", 1.0) if found else 0.0
+
+    return {
+        "requests": number(r"(\d+) requests in"),
+        "rate": number(r"Requests/sec:\s+([\d.]+)"),
+        "p50": number(r"50%\s+([\d.]+)(us|ms|s|m)"),
+        "p99": number(r"99%\s+([\d.]+)(us|ms|s|m)"),
+        "failed": number(r"Non-2xx or 3xx responses: (\d+)")
+        + sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", text))),
+    }
+
+
+def measure(one: Running, url: str, connections: int, seconds: float, script: Path | None = None) -> Sample:
+    before = one.cpu()
+    found = load(url, one.headers, connections, seconds, script)
+    spent = one.cpu() - before
+    return Sample(
+        rate=found["rate"],
+        p50=found["p50"],
+        p99=found["p99"],
+        cpu=1e6 * spent / max(1.0, found["requests"]),
+        memory=one.memory(),
+        failed=int(found["failed"]),
+    )
+
+
+def rounds(contenders: list[Running], cases: list[Any], count: int, seconds: float) -> None:
+    """Measure every case for every contender, `count` times, a round of all at a time."""
+    for number in range(count):
+        for name, connections, path, script in cases:
+            for one in contenders:
+                if path and not one.contender.bodies:
+                    continue
+                url = one.url.replace("/json", path) if path else one.url
+                sample = measure(one, url, connections, seconds, script)
+                one.samples.setdefault(name, []).append(sample)
+                print(
+                    f"  round {number + 1}/{count}  {name:>22}  {one.contender.name:<32}"
+                    f"{sample.rate:>10.0f}/s {sample.cpu:>8.0f} µs CPU  p99 {sample.p99:.2f} ms"
+                    + (f"  {sample.failed} failed" if sample.failed else ""),
+                    flush=True,
+                )
+
+
+def versions(place: Place) -> dict[str, str]:
+    """Return the machine and the versions of what was measured."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
+    found = {
+        "machine": f"{os.cpu_count()} cores, {cpu.split(':', 1)[1].strip()}, {platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+    }
+    for name, command in {
+        "nginx": ["nginx", "-v"],
+        "haproxy": ["haproxy", "-v"],
+        "caddy": ["caddy", "version"],
+        "apache": ["apache2", "-v"],
+        "node": ["node", "--version"],
+        "wrk": ["wrk", "-v"],
+    }.items():
+        path = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin")
+        if path:
+            told = subprocess.run([path, *command[1:]], capture_output=True, text=True, check=False)  # noqa: S603
+            version = re.search(r"v?(\d+\.\d+[\w.-]*)", told.stdout + told.stderr)
+            found[name] = version[1] if version else "unknown"
+    for manifest in sorted((place.home / "node_modules").glob("*/package.json")) + sorted(
+        (place.home / "node_modules").glob("@*/*/package.json")
+    ):
+        data = json.loads(manifest.read_text())
+        if data.get("name") in {"http-proxy", "fastify", "@fastify/http-proxy", "@portkey-ai/gateway"}:
+            found[data["name"]] = data["version"]
+    folders = [Path(sys.prefix), *(place.home / "venvs").glob("*")]
+    for folder in folders:
+        for installed in folder.glob("lib/python*/site-packages/*.dist-info"):
+            name, _, number = installed.name.removesuffix(".dist-info").replace("_", "-").rpartition("-")
+            if name in PACKAGES:
+                found.setdefault(name, number)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="a few contenders, three short rounds, nothing written")
+    parser.add_argument("--only", action="append", metavar="NAME", help="contenders whose name holds this; repeatable")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of load in each measurement")
+    parser.add_argument("--home", type=Path, default=Path(".benchmarks"), help="where installations and results lie")
+    parser.add_argument("--http", action="store_true", help="plain http to the upstream, in --short and --only")
+    options = parser.parse_args()
+    options.home.mkdir(parents=True, exist_ok=True)
+    place = Place(options.home.resolve(), https=not options.http)
+    wanted = [one for one in CONTENDERS if not options.short or one.name in SHORT]
+    if options.only:
+        wanted = [one for one in CONTENDERS if any(part in one.name for part in options.only)]
+    skipped: dict[str, str] = {}
+    results: dict[str, Any] = {}
+    with ExitStack() as running:
+        try:
+            serve_upstream(place, running)
+            program("wrk", "wrk")
+        except Missing as missing:
+            sys.exit(f"cannot measure: {missing}")
+        proxy = Proxy(
+            upstreams=[Upstream("api", "https://localhost", credential=Bearer("env:KEY"))],
+            rules=[Rule("read", effect="allow")],
+            store=f"sqlite:///{place.home / 'tokens.db'}",
+        )
+        token = proxy.tokens.issue(tenant="acme", expires_in=timedelta(days=1)).token
+        proxy.close()
+        for scheme in ["https"] if options.short or options.only else ["https", "http"]:
+            place.https = scheme == "https" and not options.http
+            with ExitStack() as round_of:
+                serving = []
+                for contender in wanted:
+                    try:
+                        serving.append(start(contender, place, round_of, token))
+                        print(f"  {contender.name} serves after {serving[-1].cold_start:.2f} s", flush=True)
+                    except Missing as missing:
+                        skipped[contender.name] = str(missing)
+                        print(f"  skipped: {contender.name}: {missing}", flush=True)
+                cases = [(f"{scheme}, 32 connections", 32, "", None)]
+                rounds(serving, cases, options.rounds, 2.0 if options.short else options.seconds)
+                for one in serving:
+                    results.setdefault(one.contender.name, {"cold_start": one.cold_start}).update(
+                        {name: [asdict(sample) for sample in samples] for name, samples in one.samples.items()}
+                    )
+    ours = next(iter(results))
+    for name, found in results.items():
+        for case, samples in found.items():
+            if isinstance(samples, list):
+                middle = statistics.median(sample["rate"] for sample in samples)
+                base = statistics.median(sample["rate"] for sample in results[ours][case])
+                cpu = statistics.median(sample["cpu"] for sample in samples)
+                print(f"{case:>22} {name:<32} {middle:>9.0f}/s  ours is {base / middle:>6.2f}x  {cpu:>7.0f} µs CPU")
+
+
+if __name__ == "__main__":
+    main()
