@@ -41,7 +41,7 @@ class Place:
             "SCHEME": "https" if self.https else "http",
             "CA": str(self.ca),
             "HAPROXY_TLS": f"ssl verify required ca-file {self.ca} sni str(localhost)" if self.https else "",
-            "CADDY_TLS": f"tls\n\t\t\ttls_trust_pool file {self.ca}\n\t\t\ttls_server_name localhost"
+            "CADDY_TLS": f"tls\n\t\t\ttls_trusted_ca_certs {self.ca}\n\t\t\ttls_server_name localhost"
             if self.https
             else "",
         }
@@ -119,7 +119,7 @@ def _uvicorn(app: str, *packages: str, extra: tuple[str, ...] = ()) -> Callable[
         bin_ = place.venv(packages)
         return [
             *(str(bin_ / "python"), "-m", "uvicorn", app, "--app-dir", str(PEERS), "--port", str(port)),
-            *("--log-level", "error", "--no-access-log", *extra),
+            *("--log-level", "error", "--no-access-log", "--no-proxy-headers", *extra),
         ]
 
     return start
@@ -200,7 +200,7 @@ CONTENDERS = [
     Contender("apitokenproxy (granian)", _granian("ours:asgi", "asginl"), "/api/json", _TOKEN),
     Contender(OURS_WSGI, _gunicorn("ours:wsgi"), "/api/json", _TOKEN),
     Contender(NAIVE, _uvicorn("naive_httpx:app", *_PLAIN)),
-    Contender("fastapi-proxy-lib", _uvicorn("fastapi_proxy_lib_app:app", "fastapi-proxy-lib", "uvicorn[standard]")),
+    Contender("fastapi-proxy-lib", _uvicorn("fastapi_proxy_lib_app:app", "fastapi-proxy-lib[standard]", "uvicorn[standard]")),
     Contender("asgiproxy", _uvicorn("asgiproxy_app:app", "asgiproxy", "uvicorn[standard]")),
     Contender("litellm pass-through", _litellm, bodies=False),
     Contender("mitmproxy", _mitmproxy),

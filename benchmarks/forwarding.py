@@ -169,7 +169,7 @@ def start(contender: Contender, place: Place, running: ExitStack, token: str) ->
         time.sleep(0.05)
     cold_start = time.monotonic() - began
     refused = [header for header in headers if not header.startswith("Authorization")]
-    if not contender.note and status(url, [*refused, "Authorization: Bearer wrong"]) not in {401, 403}:
+    if not contender.note and status(url, [*refused, "Authorization: Bearer wrong"]) not in {400, 401, 403}:
         raise Missing("it let a wrong token through")
     return Running(contender, url, headers, watched, cold_start)
 
@@ -279,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few contenders, three short rounds, nothing written")
     parser.add_argument("--only", action="append", metavar="NAME", help="contenders whose name holds this; repeatable")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument("--seconds", type=float, default=5.0, help="of load in each measurement")
     parser.add_argument("--home", type=Path, default=Path(".benchmarks"), help="where installations and results lie")
     parser.add_argument("--http", action="store_true", help="plain http to the upstream, in --short and --only")

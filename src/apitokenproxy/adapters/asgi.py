@@ -24,7 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[..., Awaitable[Any]]
 Send = Callable[..., Awaitable[None]]
 
-_FRAMING = (b"content-length", b"transfer-encoding")
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
@@ -174,9 +174,12 @@ def _current_task() -> asyncio.Task[Any]:
 
 
 async def _request(scope: Message, client: _Client) -> Request:
-    headers: Headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-    if scope.get("http_version", "1.1").startswith("1"):
-        has_body = any(name.lower() in _FRAMING for name, _ in headers)
+    headers: Headers = list(map(tuple, scope["headers"]))
+    if scope.get("http_version", "1.1")[0] == "1":
+        has_body = False
+        for name, _ in headers:  # names are in lower case; were one not, the guard would refuse the request
+            if name in _FRAMING:
+                has_body = True
         if not has_body:
             client.watch()
     else:

@@ -27,7 +27,6 @@ _MAX_DIGITS = 18
 
 _SWITCHING_PROTOCOLS, _OK, _NO_CONTENT, _NOT_MODIFIED = 101, 200, 204, 304
 _WITH_EMPTY_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
-_FRAMING_SIZES = frozenset(map(len, (b"content-length", b"transfer-encoding", b"connection")))
 
 # Every repetition is possessive, so that no input makes them try twice.
 _TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*+"
@@ -120,62 +119,67 @@ class Answer:
     def read_head(self, data: bytes) -> bool:
         """Take what arrived; True when status and headers are known. Raises Malformed."""
         known = len(self._buffer)
-        buffer = self._buffer + data if known else data
-        start, searched = 0, max(0, known - 3)
-        while True:
-            end = buffer.find(b"\r\n\r\n", searched) + 4
-            if end < 4:  # noqa: PLR2004 - it was not found
-                return self._keep(buffer[start:], max(0, known - start))
-            self._read_fields(buffer, start, end)
+        if known:
+            data = self._buffer + data
+        end = data.find(b"\r\n\r\n", max(0, known - 3))
+        while end != -1:
+            head, data, known = data[: end + 2], data[end + 4 :], 0
+            self._read_fields(head)
             if self.status >= _OK:
-                break
+                self._buffer = b""
+                self._read_framing(head)
+                if data:
+                    self.first = self.read_body(data)
+                return True
             self._interim += 1
             if self.status == _SWITCHING_PROTOCOLS or self._interim > _MAX_INTERIM:
                 raise Malformed("no final answer, or a change of protocol that nobody asked for")
-            start = searched = end
-        self._buffer = b""
-        self._read_framing()
-        rest = buffer[end:]
-        if rest:
-            self.first = self.read_body(rest)
-        return True
-
-    def _keep(self, rest: bytes, known: int) -> bool:
-        """Keep the beginning of a head, unless it can never become one."""
-        if len(rest) > MAX_HEAD:
-            raise Malformed(f"the head of the answer passed {MAX_HEAD} bytes")
-        if not rest.startswith(_START[: len(rest)]) or _BARE_NEWLINE.search(rest, known):
-            raise Malformed("what the upstream sent is not an HTTP/1.1 answer")
-        self._buffer = rest
+            end = data.find(b"\r\n\r\n")
+        self._keep(data, known)
         return False
 
-    def _read_fields(self, buffer: bytes, start: int, end: int) -> None:
-        line = _STATUS_LINE.match(buffer, start, end)
-        if line is None or end - start > MAX_HEAD:
+    def _keep(self, data: bytes, known: int) -> None:
+        """Keep the beginning of a head, of which some is known, unless it can never become one."""
+        if len(data) > MAX_HEAD:
+            raise Malformed(f"the head of the answer passed {MAX_HEAD} bytes")
+        if not data.startswith(_START[: len(data)]) or _BARE_NEWLINE.search(data, known):
+            raise Malformed("what the upstream sent is not an HTTP/1.1 answer")
+        self._buffer = data
+
+    def _read_fields(self, head: bytes) -> None:
+        line = _STATUS_LINE.match(head)
+        if line is None or len(head) > MAX_HEAD:
             raise Malformed("the status line of the answer is malformed, or its head is too long")
-        fields = _FIELD.findall(buffer, line.end(), end - 2)
-        if len(fields) != buffer.count(b"\n", line.end(), end - 2):
+        fields = _FIELD.findall(head, line.end())
+        if len(fields) + 1 != head.count(b"\n"):
             raise Malformed("a header of the answer is malformed")
         if len(fields) > MAX_FIELDS:
             raise Malformed(f"the answer has more than {MAX_FIELDS} headers")
-        if buffer.find(b" \r\n", start, end) != -1 or buffer.find(b"\t\r\n", start, end) != -1:
+        if head.find(b" \r\n") != -1 or head.find(b"\t\r\n") != -1:
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         self._keep_alive = line[1] == b"1"
         self.status = int(line[2])
         self.headers = fields
 
-    def _read_framing(self) -> None:
+    def _read_framing(self, head: bytes) -> None:
         """Find out where the body ends (RFC 9112, section 6.3)."""
-        length, chunked, closes = _framing(self.headers)
-        if chunked and (length is not None or not self._keep_alive):
-            raise Malformed("the answer is chunked and has a length as well, or speaks HTTP/1.0")
-        self._keep_alive = self._keep_alive and not closes
-        if self.status in (_NO_CONTENT, _NOT_MODIFIED) or self._method == b"HEAD" or length == 0:
+        lower = head.lower()
+        length, coding = _only(lower, b"\r\ncontent-length:"), _only(lower, b"\r\ntransfer-encoding:")
+        if length is not None and (not length.isdigit() or len(length) > _MAX_DIGITS):
+            raise Malformed("the Content-Length of the answer is malformed")
+        if coding is not None and (coding != b"chunked" or length is not None or not self._keep_alive):
+            raise Malformed("the answer is not chunked alone, or has a length as well, or speaks HTTP/1.0")
+        at = lower.find(b"\r\nconnection:")
+        while at != -1 and self._keep_alive:
+            self._keep_alive = lower.find(b"close", at, lower.find(b"\r\n", at + 2)) == -1
+            at = lower.find(b"\r\nconnection:", at + 2)
+        left = int(length or 0)
+        if self.status in (_NO_CONTENT, _NOT_MODIFIED) or self._method == b"HEAD" or (length and not left):
             self._end(surplus=False)
-        elif chunked:
+        elif coding is not None:
             self._reader = Answer._chunked
         elif length is not None:
-            self._left = length
+            self._left = left
             self._reader = Answer._by_length
 
     def read_body(self, data: bytes) -> bytes:
@@ -257,21 +261,11 @@ class Answer:
         return b""
 
 
-def _framing(headers: Headers) -> tuple[int | None, bool, bool]:
-    """Return the stated length, whether the body is chunked, and whether the upstream will close."""
-    length, chunked, closes = None, False, False
-    for name, value in headers:
-        if len(name) not in _FRAMING_SIZES:
-            continue
-        lower = name.lower()
-        if lower == b"content-length":
-            if length is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
-                raise Malformed("the Content-Length of the answer is malformed, or there are two")
-            length = int(value)
-        elif lower == b"transfer-encoding":
-            if chunked or value.lower() != b"chunked":
-                raise Malformed("the transfer coding of the answer is not chunked alone")
-            chunked = True
-        elif lower == b"connection":
-            closes = closes or value.lower().find(b"close") != -1
-    return length, chunked, closes
+def _only(lower: bytes, name: bytes) -> bytes | None:
+    """Return the value of the one field of a head that has this name."""
+    at = lower.find(name)
+    if at == -1:
+        return None
+    if lower.find(name, at + 2) != -1:
+        raise Malformed("a field of the answer that says how long it is stands there twice")
+    return lower[at + len(name) : lower.find(b"\r\n", at + 2)].strip(b" \t")
