@@ -67,7 +67,8 @@ class TlsBytes:
     def _said(self) -> bytes:
         said = []
         try:
-            while not self.ended:
+            # To be told by an exception that there is no more costs as much as decrypting a record.
+            while not self.ended and (self._received.pending or self._object.pending()):
                 said.append(self._object.read(_READ))
                 self.ended = not said[-1]
         except ssl.SSLWantReadError:
