@@ -200,7 +200,9 @@ CONTENDERS = [
     Contender("apitokenproxy (granian)", _granian("ours:asgi", "asginl"), "/api/json", _TOKEN),
     Contender(OURS_WSGI, _gunicorn("ours:wsgi"), "/api/json", _TOKEN),
     Contender(NAIVE, _uvicorn("naive_httpx:app", *_PLAIN)),
-    Contender("fastapi-proxy-lib", _uvicorn("fastapi_proxy_lib_app:app", "fastapi-proxy-lib[standard]", "uvicorn[standard]")),
+    Contender(
+        "fastapi-proxy-lib", _uvicorn("fastapi_proxy_lib_app:app", "fastapi-proxy-lib[standard]", "uvicorn[standard]")
+    ),
     Contender("asgiproxy", _uvicorn("asgiproxy_app:app", "asgiproxy", "uvicorn[standard]")),
     Contender("litellm pass-through", _litellm, bodies=False),
     Contender("mitmproxy", _mitmproxy),

@@ -94,7 +94,7 @@ def make_proxy(directory: Path) -> Proxy:
     )
 
 
-def without_upstream(pipeline: Pipeline, body: Body) -> Pipeline:
+def without_upstream(pipeline: Pipeline, body: Body | bytes) -> Pipeline:
     """Return the pipeline with a reply that stands ready where the forwarder was."""
 
     async def forward(_outbound: Outbound) -> Reply:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from pipeline import ANSWER, make_proxy, nothing, request_headers, without_upstream
-
 from apitokenproxy._colour import run
 from apitokenproxy.adapters.asgi import AsgiApp
 from apitokenproxy.adapters.wsgi import WsgiApp
@@ -21,6 +19,7 @@ from apitokenproxy.exchange import Exchange
 from apitokenproxy.forwarders.http1 import Answer, request_head
 from apitokenproxy.guard import clean_reply, inject
 from apitokenproxy.messages import AuditRecord, Caller, Grant, Reply, Request
+from pipeline import ANSWER, make_proxy, nothing, request_headers, without_upstream
 
 ROUNDS = 60
 CALLS = 400

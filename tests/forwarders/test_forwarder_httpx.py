@@ -29,8 +29,8 @@ from apitokenproxy._colour import ASYNC, SYNC
 from apitokenproxy.errors import (
     ConfigurationError,
     ConnectTimeout,
+    FirstByteTimeout,
     PoolTimeout,
-    ReadTimeout,
     UpstreamFailure,
     UpstreamUnreachable,
     WriteTimeout,
@@ -106,8 +106,8 @@ def test_failures_of_a_real_transport_become_ours(colour: Any) -> None:
     go = threading.Event()
 
     async def scenario(ask: Asker) -> None:
-        with pytest.raises(ReadTimeout):
-            await ask.whole(request(origin(upstream.port, seconds={"read": 0.05})))
+        with pytest.raises(FirstByteTimeout):
+            await ask.whole(request(origin(upstream.port, seconds={"first_byte": 0.05, "read": 0.05})))
         go.set()
         reply = await ask.forward(request(origin(upstream.port)))
         with pytest.raises(UpstreamFailure):
@@ -125,7 +125,7 @@ def test_failures_of_a_real_transport_become_ours(colour: Any) -> None:
     ("theirs", "ours"),
     [
         (httpx.ConnectTimeout, ConnectTimeout),
-        (httpx.ReadTimeout, ReadTimeout),
+        (httpx.ReadTimeout, FirstByteTimeout),
         (httpx.WriteTimeout, WriteTimeout),
         (httpx.PoolTimeout, PoolTimeout),
         (httpx.ConnectError, UpstreamUnreachable),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -22,7 +23,7 @@ def to_json(record: AuditRecord) -> str:
 
     Written out, for half of the CPU that auditing takes was the encoder finding out again what a record is.
     """
-    texts = _texts(record)
+    texts: Sequence[str] = _texts(record)
     together = "".join(texts)
     if len(together) > LONGEST_VALUE or "atp_" in together:
         texts = [_TOKEN.sub("atp_***", text[:LONGEST_VALUE]) for text in texts]

@@ -14,6 +14,7 @@ from apitokenproxy._colour import ASYNC, Colour
 from apitokenproxy.errors import (
     ConfigurationError,
     ConnectTimeout,
+    FirstByteTimeout,
     PoolTimeout,
     ProxyError,
     ReadTimeout,
@@ -25,7 +26,6 @@ from apitokenproxy.messages import Outbound, Reply
 
 _MAP: list[tuple[type[httpx.TransportError], type[ProxyError]]] = [
     (httpx.ConnectTimeout, ConnectTimeout),
-    (httpx.ReadTimeout, ReadTimeout),
     (httpx.WriteTimeout, WriteTimeout),
     (httpx.PoolTimeout, PoolTimeout),
     (httpx.ConnectError, UpstreamUnreachable),
@@ -51,7 +51,7 @@ class HttpxForwarder:
         return self._forward_async if colour is ASYNC else self._forward_sync
 
     async def _forward_async(self, outbound: Outbound) -> Reply:
-        with _mapped():
+        with _mapped(FirstByteTimeout):
             response = await self._transport.handle_async_request(_request(outbound))
 
         async def body() -> Any:
@@ -70,7 +70,7 @@ class HttpxForwarder:
         return Reply(response.status_code, response.headers.raw, body(), abort)
 
     async def _forward_sync(self, outbound: Outbound) -> Reply:
-        with _mapped():
+        with _mapped(FirstByteTimeout):
             response = self._transport.handle_request(_request(outbound))
 
         def body() -> Any:
@@ -88,9 +88,11 @@ class HttpxForwarder:
 
 
 @contextlib.contextmanager
-def _mapped() -> Any:
+def _mapped(late: type[ProxyError] = ReadTimeout) -> Any:
     try:
         yield
+    except httpx.ReadTimeout:
+        raise late("ReadTimeout in the transport") from None
     except httpx.TransportError as error:
         ours = next(ours for theirs, ours in _MAP if isinstance(error, theirs))
         raise ours(f"{type(error).__name__} in the transport") from None
@@ -114,7 +116,7 @@ def _request(outbound: Outbound) -> httpx.Request:
             "timeout": {
                 "pool": timeouts.pool,
                 "connect": timeouts.connect,
-                "read": timeouts.read,
+                "read": max(timeouts.first_byte, timeouts.read),  # it has one for both
                 "write": timeouts.write,
             },
         },

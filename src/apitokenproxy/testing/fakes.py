@@ -1,10 +1,4 @@
-"""Fakes to test with, public because your tests need them too.
-
-    sink = MemoryAudit()
-    proxy = Proxy(upstreams=[Upstream(..., credential=FixedCredential("x-key", "1"))], audit=sink, ...)
-
-They hold what they saw in plain attributes and need no network.
-"""
+"""Stand-ins for the parts of a proxy, in plain Python."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
