@@ -22,6 +22,7 @@ class Place:
     home: Path
     http_port: int = 0
     https_port: int = 0
+    events_port: int = 0
     https: bool = True
 
     @property

@@ -12,6 +12,7 @@ reason. Everything lies in --home. Only loopback is used.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -34,15 +35,16 @@ from urllib.request import Request, urlopen
 
 import psutil
 import trustme
-from attrs import asdict, define, field
+from attrs import asdict, define, field, frozen
 from contenders import CONTENDERS, PEERS, SHORT, Contender, Missing, Place, program
+from report import print_summary, write
 
 from apitokenproxy import Bearer, Proxy, Rule, Upstream
 
-DIRECT = "no proxy at all"
 PROXY_CORE, LOAD_CORE = "0", "1"
 FILES = {"16 KB": 16 * 1024, "1 MB": 1024**2, "100 MB": 100 * 1024**2}
 STARTING = 60.0
+EVENTS = 50
 
 
 @define
@@ -135,14 +137,20 @@ def serve_upstream(place: Place, running: ExitStack) -> None:
     authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(
         str(place.home / "upstream.pem")
     )
-    place.http_port, place.https_port = free_port(), free_port()
+    place.http_port, place.https_port, place.events_port = free_port(), free_port(), free_port()
     body = json.dumps({"items": [{"id": number, "name": "x" * 40} for number in range(15)]})
     config = Template((PEERS / "upstream.conf").read_text()).substitute(
-        HOME=place.home, HTTP_PORT=place.http_port, HTTPS_PORT=place.https_port, JSON=f"{body:<1024}"
+        HOME=place.home,
+        HTTP_PORT=place.http_port,
+        HTTPS_PORT=place.https_port,
+        EVENTS_PORT=place.events_port,
+        JSON=f"{body:<1024}",
     )
     (place.home / "upstream.conf").write_text(config)
     command = [program("nginx", "nginx-light"), "-p", str(place.home), "-c", str(place.home / "upstream.conf")]
     running.enter_context(process(command, LOAD_CORE, place.home / "upstream.log"))
+    events_upstream = [sys.executable, str(PEERS / "events_upstream.py"), str(place.events_port)]
+    running.enter_context(process(events_upstream, LOAD_CORE, place.home / "events.log"))
 
 
 def start(contender: Contender, place: Place, running: ExitStack, token: str) -> Running:
@@ -222,22 +230,163 @@ def measure(one: Running, url: str, connections: int, seconds: float, script: Pa
     )
 
 
-def rounds(contenders: list[Running], cases: list[Any], count: int, seconds: float) -> None:
+@frozen
+class Case:
+    """One kind of load. `path` and `script` are for bodies; `few` is measured once, not in every round."""
+
+    name: str
+    connections: int
+    path: str = "/json"
+    script: str = ""
+    few: bool = False
+
+
+def cases_of(scheme: str) -> list[Case]:
+    """Return what is measured over a scheme."""
+    if scheme == "http":
+        return [Case("http, 32 connections", 32)]
+    return [
+        Case("https, 1 connection", 1),
+        Case("https, 32 connections", 32),
+        Case("https, 128 connections", 128),
+        Case("https, 500 connections", 500, few=True),
+        Case("https, 1000 connections", 1000, few=True),
+        Case("16 KB down", 8, "/16KB"),
+        Case("1 MB down", 8, "/1MB"),
+        Case("100 MB down", 1, "/100MB", few=True),
+        Case("16 KB up", 8, "/upload", f"{16 * 1024}"),
+        Case("1 MB up", 8, "/upload", f"{1024**2}"),
+        Case("100 MB up", 1, "/upload", f"{100 * 1024**2}", few=True),
+    ]
+
+
+def rounds(contenders: list[Running], cases: list[Case], count: int, seconds: float, home: Path) -> None:
     """Measure every case for every contender, `count` times, a round of all at a time."""
     for number in range(count):
-        for name, connections, path, script in cases:
+        for case in cases:
+            if case.few and number:
+                continue
+            script = None
+            if case.script:
+                script = home / "upload.lua"
+                script.write_text(f'wrk.method = "POST"\nwrk.body = string.rep("x", {case.script})\n')
             for one in contenders:
-                if path and not one.contender.bodies:
+                if case.path != "/json" and not one.contender.bodies:
                     continue
-                url = one.url.replace("/json", path) if path else one.url
-                sample = measure(one, url, connections, seconds, script)
-                one.samples.setdefault(name, []).append(sample)
+                url = one.url.replace("/json", case.path)
+                sample = measure(one, url, case.connections, seconds, script)
+                one.samples.setdefault(case.name, []).append(sample)
                 print(
-                    f"  round {number + 1}/{count}  {name:>22}  {one.contender.name:<32}"
+                    f"  round {number + 1}/{count}  {case.name:>23}  {one.contender.name:<32}"
                     f"{sample.rate:>10.0f}/s {sample.cpu:>8.0f} µs CPU  p99 {sample.p99:.2f} ms"
                     + (f"  {sample.failed} failed" if sample.failed else ""),
                     flush=True,
                 )
+
+
+# --- streams, memory, workers ---------------------------------------------------------------
+
+
+async def _streams(one: Running, path: str, count: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open so many requests and read the head of each answer."""
+    host, port = "127.0.0.1", int(one.url.split(":")[2].split("/")[0])
+    target = "/" + one.url.replace("/json", path).split("/", 3)[3]
+    head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *one.headers, "", ""]).encode()
+    opened = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(head)
+        opened.append((reader, writer))
+    for reader, _ in opened:
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    return opened
+
+
+def events(one: Running) -> float | None:
+    """Return by how many ms an event is late, at the median; None when none came."""
+
+    async def listen() -> list[float]:
+        ((reader, writer),) = await _streams(one, "/events", 1)
+        late: list[float] = []
+        while len(late) < EVENTS:
+            found = re.search(rb"at=([\d.]+)", await asyncio.wait_for(reader.readline(), 5))
+            if found:
+                late.append(1000 * (time.time() - float(found[1])))
+        writer.close()
+        return late
+
+    try:
+        return statistics.median(asyncio.run(listen()))
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return None
+
+
+def held(one: Running, count: int = 500) -> dict[str, float]:
+    """Return KiB of memory for a kept-alive client connection, and for a running exchange."""
+
+    async def grown(path: str) -> float:
+        before = one.memory()
+        opened = await _streams(one, path, count)
+        await asyncio.sleep(0.5)
+        after = one.memory()
+        for _, writer in opened:
+            writer.close()
+        await asyncio.sleep(0.5)
+        return 1024 * (after - before) / count
+
+    try:
+        load(one.url, one.headers, 8, 1.0)  # what is made once is there
+        return {"idle": asyncio.run(grown("/json")), "running": asyncio.run(grown("/events"))}
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return {}
+
+
+def workers(place: Place, token: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one and two workers that may use both cores, beside load and upstream."""
+    config = place.home / "served.toml"
+    config.write_text(
+        f"""[proxy]
+store = "sqlite:///{place.home}/tokens.db"
+audit = "{place.home}/served.jsonl"
+[upstreams.api]
+url = "{place.upstream}"
+credential = {{ type = "bearer", secret = "env:BENCHMARK_KEY" }}
+allow_private = true
+ca = "{place.ca}"
+[[rules]]
+id = "read"
+effect = "allow"
+"""
+    )
+    found: dict[str, list[float]] = {"1": [], "2": []}
+    with ExitStack() as running:
+        serving = {}
+        for count in found:
+            port = str(free_port())
+            command = [
+                sys.executable,
+                "-m",
+                "apitokenproxy",
+                "serve",
+                "-c",
+                str(config),
+                "--port",
+                port,
+                "--workers",
+                count,
+            ]
+            log = place.home / f"workers-{count}.log"
+            running.enter_context(process(command, "0,1", log, BENCHMARK_KEY="real-key"))
+            serving[count] = f"http://127.0.0.1:{port}/proxy/api/json"
+        headers = [f"Authorization: Bearer {token}"]
+        for url in serving.values():
+            began = time.monotonic()
+            while status(url, headers) != 200 and time.monotonic() - began < STARTING:
+                time.sleep(0.1)
+        for _ in range(options.rounds):
+            for count, url in serving.items():
+                found[count].append(load(url, headers, 32, options.seconds)["rate"])
+    return found
 
 
 def versions(place: Place) -> dict[str, str]:
@@ -275,22 +424,56 @@ def versions(place: Place) -> dict[str, str]:
     return found
 
 
+def measured(place: Place, wanted: list[Contender], token: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Start everybody, measure, and return the figures."""
+    results: dict[str, Any] = {"contenders": {}, "skipped": {}, "direct": [], "workers": {}}
+    quick = options.short or (options.only and not options.all_cases)
+    for scheme in ["http" if options.http else "https"] if quick else ["https", "http"]:
+        place.https = scheme == "https"
+        cases = [Case(f"{scheme}, 32 connections", 32)] if quick else cases_of(scheme)
+        with ExitStack() as running:
+            serving = []
+            for contender in wanted:
+                try:
+                    serving.append(start(contender, place, running, token))
+                    print(f"  {contender.name} serves after {serving[-1].cold_start:.2f} s", flush=True)
+                except Missing as missing:
+                    results["skipped"][contender.name] = str(missing)
+                    print(f"  skipped: {contender.name}: {missing}", flush=True)
+            if not quick and place.https:  # before a load makes room that is not given back
+                ours = [one for one in serving if one.contender.path.startswith("/api")]
+                results["memory"] = {one.contender.name: held(one) for one in ours}
+            rounds(serving, cases, options.rounds, options.seconds, place.home)
+            if not quick and place.https:
+                for _ in range(options.rounds):
+                    real = ["Authorization: Bearer real-key"]
+                    results["direct"].append(load(f"{place.upstream}/json", real, 1, options.seconds))
+                results["events"] = {one.contender.name: events(one) for one in serving if one.contender.bodies}
+            for one in serving:
+                found = results["contenders"].setdefault(one.contender.name, {"cold_start": one.cold_start})
+                found.update({name: [asdict(sample) for sample in samples] for name, samples in one.samples.items()})
+    if not quick:
+        place.https = True
+        results["workers"] = workers(place, token, options)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a few contenders, three short rounds, nothing written")
     parser.add_argument("--only", action="append", metavar="NAME", help="contenders whose name holds this; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of load in each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of load in each measurement")
     parser.add_argument("--home", type=Path, default=Path(".benchmarks"), help="where installations and results lie")
+    parser.add_argument("--all-cases", action="store_true", help="every kind of load, with --only as well")
     parser.add_argument("--http", action="store_true", help="plain http to the upstream, in --short and --only")
+    parser.add_argument("--write", type=Path, default=Path("docs"), help="where a full run writes benchmarks.md")
     options = parser.parse_args()
     options.home.mkdir(parents=True, exist_ok=True)
-    place = Place(options.home.resolve(), https=not options.http)
+    place = Place(options.home.resolve())
     wanted = [one for one in CONTENDERS if not options.short or one.name in SHORT]
     if options.only:
         wanted = [one for one in CONTENDERS if any(part in one.name for part in options.only)]
-    skipped: dict[str, str] = {}
-    results: dict[str, Any] = {}
     with ExitStack() as running:
         try:
             serve_upstream(place, running)
@@ -304,31 +487,14 @@ def main() -> None:
         )
         token = proxy.tokens.issue(tenant="acme", expires_in=timedelta(days=1)).token
         proxy.close()
-        for scheme in ["https"] if options.short or options.only else ["https", "http"]:
-            place.https = scheme == "https" and not options.http
-            with ExitStack() as round_of:
-                serving = []
-                for contender in wanted:
-                    try:
-                        serving.append(start(contender, place, round_of, token))
-                        print(f"  {contender.name} serves after {serving[-1].cold_start:.2f} s", flush=True)
-                    except Missing as missing:
-                        skipped[contender.name] = str(missing)
-                        print(f"  skipped: {contender.name}: {missing}", flush=True)
-                cases = [(f"{scheme}, 32 connections", 32, "", None)]
-                rounds(serving, cases, options.rounds, 2.0 if options.short else options.seconds)
-                for one in serving:
-                    results.setdefault(one.contender.name, {"cold_start": one.cold_start}).update(
-                        {name: [asdict(sample) for sample in samples] for name, samples in one.samples.items()}
-                    )
-    ours = next(iter(results))
-    for name, found in results.items():
-        for case, samples in found.items():
-            if isinstance(samples, list):
-                middle = statistics.median(sample["rate"] for sample in samples)
-                base = statistics.median(sample["rate"] for sample in results[ours][case])
-                cpu = statistics.median(sample["cpu"] for sample in samples)
-                print(f"{case:>22} {name:<32} {middle:>9.0f}/s  ours is {base / middle:>6.2f}x  {cpu:>7.0f} µs CPU")
+        results = measured(place, wanted, token, options)
+    if not results["contenders"]:
+        sys.exit("nothing was measured")
+    (place.home / "results.json").write_text(json.dumps({**results, "versions": versions(place)}, indent=1))
+    print_summary(results)
+    if not options.short and not options.only:
+        write(json.loads((place.home / "results.json").read_text()), options.write)
+        print(f"written: {options.write}/benchmarks.md, benchmarks.png and benchmarks.svg")
 
 
 if __name__ == "__main__":

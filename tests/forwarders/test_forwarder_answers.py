@@ -108,9 +108,7 @@ def test_an_answer_that_arrives_while_a_connection_is_handed_over_is_nobodys() -
 
 def forward_pool(ask: Asker, to: Any) -> Any:
     """Return the pool behind an asker."""
-    forwarder = ask.forward.__closure__
-    owner = next(cell.cell_contents for cell in forwarder if hasattr(cell.cell_contents, "_pool"))
-    return owner._pool(to, ask.colour)
+    return ask.forward.func.__self__._pool(to, ask.colour)
 
 
 def _readable(pool: Any) -> Any:

@@ -15,6 +15,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from apitokenproxy._colour import ASYNC, Colour, run
 from apitokenproxy.errors import UpstreamFailure, UpstreamTimeout
@@ -36,15 +37,11 @@ class WireForwarder:
 
     def bind(self, colour: Colour) -> Callable[[Outbound], Awaitable[Reply]]:
         """Return the function that sends a request. It raises UpstreamFailure, PoolTimeout."""
-
-        async def forward(outbound: Outbound) -> Reply:
-            return await _forward(self._pool(outbound.origin, colour), outbound)
-
-        return forward
+        return partial(self._forward, colour)
 
     def _pool(self, origin: Origin, colour: Colour) -> Pool:
         loop = asyncio.get_running_loop() if colour is ASYNC else None
-        if self._pid == os.getpid():
+        if loop is not None or self._pid == os.getpid():  # a forked child has loops of its own
             try:
                 return self._pools[loop][origin]
             except KeyError:
@@ -54,6 +51,30 @@ class WireForwarder:
             for other in [key for key in self._pools if isinstance(key, asyncio.AbstractEventLoop) and key.is_closed()]:
                 del self._pools[other]
             return self._pools.setdefault(loop, {}).setdefault(origin, Pool(origin, colour))
+
+    async def _forward(self, colour: Colour, outbound: Outbound) -> Reply:
+        pool = self._pool(outbound.origin, colour)
+        connection, used_before = await pool.acquire(outbound.tenant)
+        try:
+            answer = await connection.send(outbound)
+        except UpstreamFailure as error:
+            nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
+            harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
+            if not (used_before and nothing_came and harmless):
+                pool.discard(connection)
+                raise
+        except BaseException:
+            pool.discard(connection)
+            raise
+        else:
+            return _reply(pool, connection, answer)
+        connection = await pool.replace(connection)
+        try:
+            answer = await connection.send(outbound)
+        except BaseException:
+            pool.discard(connection)
+            raise
+        return _reply(pool, connection, answer)
 
     def _forget_parent(self) -> None:
         if self._pid != os.getpid():  # a forked child: the parent's connections stay the parent's
@@ -80,30 +101,6 @@ class WireForwarder:
             pools = self._pools.pop(loop, {})
         for pool in pools.values():
             pool.close()
-
-
-async def _forward(pool: Pool, outbound: Outbound) -> Reply:
-    connection, used_before = await pool.acquire(outbound.tenant)
-    try:
-        answer = await connection.send(outbound)
-    except UpstreamFailure as error:
-        nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
-        harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
-        if not (used_before and nothing_came and harmless):
-            pool.discard(connection)
-            raise
-    except BaseException:
-        pool.discard(connection)
-        raise
-    else:
-        return _reply(pool, connection, answer)
-    connection = await pool.replace(connection)
-    try:
-        answer = await connection.send(outbound)
-    except BaseException:
-        pool.discard(connection)
-        raise
-    return _reply(pool, connection, answer)
 
 
 def _reply(pool: Pool, connection: Connection, answer: Answer) -> Reply:
