@@ -24,8 +24,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from string import Template
@@ -192,12 +192,10 @@ PACKAGES = {
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
-def load(
-    url: str, headers: list[str], connections: int, seconds: float, script: Path | None = None
-) -> dict[str, float]:
+def load(url: str, headers: list[str], connections: int, seconds: int, script: Path | None = None) -> dict[str, float]:
     """Run wrk and return its figures: requests, rate, p50 and p99 in ms, failures."""
     command = [program("taskset", "util-linux"), "-c", LOAD_CORE, program("wrk", "wrk")]
-    command += ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "20s"]
+    command += ["-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
     command += [word for header in headers for word in ("-H", header)]
     command += ["-s", str(script)] if script else []
     text = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout  # noqa: S603
@@ -216,7 +214,7 @@ def load(
     }
 
 
-def measure(one: Running, url: str, connections: int, seconds: float, script: Path | None = None) -> Sample:
+def measure(one: Running, url: str, connections: int, seconds: int, script: Path | None = None) -> Sample:
     before = one.cpu()
     found = load(url, one.headers, connections, seconds, script)
     spent = one.cpu() - before
@@ -260,7 +258,7 @@ def cases_of(scheme: str) -> list[Case]:
     ]
 
 
-def rounds(contenders: list[Running], cases: list[Case], count: int, seconds: float, home: Path) -> None:
+def rounds(contenders: list[Running], cases: list[Case], count: int, seconds: int, home: Path) -> None:
     """Measure every case for every contender, `count` times, a round of all at a time."""
     for number in range(count):
         for case in cases:
@@ -287,36 +285,39 @@ def rounds(contenders: list[Running], cases: list[Case], count: int, seconds: fl
 # --- streams, memory, workers ---------------------------------------------------------------
 
 
-async def _streams(one: Running, path: str, count: int) -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open so many requests and read the head of each answer."""
+@asynccontextmanager
+async def streams(one: Running, path: str, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Open so many requests, read the head of each answer, and close them all in the end."""
     host, port = "127.0.0.1", int(one.url.split(":")[2].split("/")[0])
     target = "/" + one.url.replace("/json", path).split("/", 3)[3]
     head = "\r\n".join([f"GET {target} HTTP/1.1", "Host: localhost", *one.headers, "", ""]).encode()
     opened = []
-    for _ in range(count):
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(head)
-        opened.append((reader, writer))
-    for reader, _ in opened:
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-    return opened
+    try:
+        async with asyncio.timeout(10):
+            for _ in range(count):
+                opened.append(await asyncio.open_connection(host, port))
+                opened[-1][1].write(head)
+            for reader, _ in opened:
+                await reader.readuntil(b"\r\n\r\n")
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.transport.abort()
 
 
 def events(one: Running) -> float | None:
-    """Return by how many ms an event is late, at the median; None when none came."""
+    """Return by how many ms an event is late, at the median; None when none came within ten seconds."""
 
-    async def listen() -> list[float]:
-        ((reader, writer),) = await _streams(one, "/events", 1)
+    async def listen() -> float:
         late: list[float] = []
-        while len(late) < EVENTS:
-            found = re.search(rb"at=([\d.]+)", await asyncio.wait_for(reader.readline(), 5))
-            if found:
-                late.append(1000 * (time.time() - float(found[1])))
-        writer.close()
-        return late
+        async with streams(one, "/events", 1) as (reader,), asyncio.timeout(10):
+            while len(late) < EVENTS:
+                if found := re.search(rb"at=([\d.]+)", await reader.readuntil(b"\n")):
+                    late.append(1000 * (time.time() - float(found[1])))
+        return statistics.median(late)
 
     try:
-        return statistics.median(asyncio.run(listen()))
+        return asyncio.run(listen())
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return None
 
@@ -326,16 +327,14 @@ def held(one: Running, count: int = 500) -> dict[str, float]:
 
     async def grown(path: str) -> float:
         before = one.memory()
-        opened = await _streams(one, path, count)
-        await asyncio.sleep(0.5)
-        after = one.memory()
-        for _, writer in opened:
-            writer.close()
+        async with streams(one, path, count):
+            await asyncio.sleep(0.5)
+            after = one.memory()
         await asyncio.sleep(0.5)
         return 1024 * (after - before) / count
 
     try:
-        load(one.url, one.headers, 8, 1.0)  # what is made once is there
+        load(one.url, one.headers, 8, 1)  # what is made once is there
         return {"idle": asyncio.run(grown("/json")), "running": asyncio.run(grown("/events"))}
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return {}
@@ -441,7 +440,11 @@ def measured(place: Place, wanted: list[Contender], token: str, options: argpars
                     results["skipped"][contender.name] = str(missing)
                     print(f"  skipped: {contender.name}: {missing}", flush=True)
             if not quick and place.https:  # before a load makes room that is not given back
-                ours = [one for one in serving if one.contender.path.startswith("/api")]
+                ours = [
+                    one
+                    for one in serving
+                    if one.contender.path.startswith("/api") and "gunicorn" not in one.contender.name
+                ]
                 results["memory"] = {one.contender.name: held(one) for one in ours}
             rounds(serving, cases, options.rounds, options.seconds, place.home)
             if not quick and place.https:
@@ -463,7 +466,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a few contenders, three short rounds, nothing written")
     parser.add_argument("--only", action="append", metavar="NAME", help="contenders whose name holds this; repeatable")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of load in each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="of load in each measurement")
     parser.add_argument("--home", type=Path, default=Path(".benchmarks"), help="where installations and results lie")
     parser.add_argument("--all-cases", action="store_true", help="every kind of load, with --only as well")
     parser.add_argument("--http", action="store_true", help="plain http to the upstream, in --short and --only")

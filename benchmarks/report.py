@@ -206,7 +206,8 @@ everybody once, so that a slow moment of the machine falls on all; the figures a
 that of the proxy's processes, user and system. To run it yourself, on loopback only, with what is missing fetched \
 from PyPI, npm and (as root) Debian:
 
-```
+<!-- not run: half an hour, with the machine to itself -->
+```sh
 uv run --group benchmarks python benchmarks/forwarding.py          # all of it: half an hour; writes this page
 uv run python benchmarks/forwarding.py --short                     # a minute
 uv run python benchmarks/stages.py                                 # each stage of the pipeline, in µs
