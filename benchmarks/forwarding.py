@@ -272,7 +272,7 @@ def rounds(contenders: list[Running], cases: list[Case], count: int, seconds: in
                 if case.path != "/json" and not one.contender.bodies:
                     continue
                 url = one.url.replace("/json", case.path)
-                sample = measure(one, url, case.connections, seconds, script)
+                sample = measure(one, url, case.connections, 4 * seconds if case.few else seconds, script)
                 one.samples.setdefault(case.name, []).append(sample)
                 print(
                     f"  round {number + 1}/{count}  {case.name:>23}  {one.contender.name:<32}"

@@ -128,7 +128,7 @@ def test_packages_of_others_are_imported_where_the_picture_says(path: Path) -> N
 IMPORT_WITH_THE_CORE_ALONE = """
 import sys
 
-CORE = {"attr", "attrs", "httpcore", "httpx", "truststore"}
+CORE = {"attr", "attrs", "httpcore", "httpx"}
 OF_THE_CORE = {"anyio", "certifi", "h11", "idna", "sniffio", "typing_extensions"}
 ALLOWED = CORE | OF_THE_CORE | {"apitokenproxy"} | set(sys.stdlib_module_names)
 

@@ -160,6 +160,11 @@ def _shaking_hands(origin: Origin) -> Iterator[None]:
     except TimeoutError:
         raise TlsTimeout(f"{origin.host} took longer than {origin.timeouts.tls:g} seconds") from None
     except ssl.SSLCertVerificationError as error:
-        raise UpstreamUnreachable(f"{origin.host}: its certificate is not accepted: {error.verify_message}") from None
+        mend = (
+            "" if origin.ca else "; if it is right, install the system's CA certificates, or name its authority with ca"
+        )
+        raise UpstreamUnreachable(
+            f"{origin.host}: its certificate is not accepted: {error.verify_message}{mend}"
+        ) from None
     except OSError as error:
         raise UpstreamUnreachable(f"{origin.host}: {error.strerror or type(error).__name__} in the handshake") from None
