@@ -104,7 +104,7 @@ def test_ten_thousand_spoiled_answers_reach_nobody_else(colour: Any) -> None:
 
     async def scenario(ask: Asker) -> int:
         to = origin(upstream.port, seconds=seconds, max_connections=AT_ONCE)
-        numbers = iter(range(REQUESTS))
+        numbers = iter(range(colour is ASYNC, REQUESTS, 2))  # half of them in each colour
         lock = threading.Lock()
 
         def following() -> int | None:
@@ -128,7 +128,7 @@ def test_ten_thousand_spoiled_answers_reach_nobody_else(colour: Any) -> None:
 
     with hostile([spoil]) as upstream:
         answered = drive(colour, scenario, forwarder)
-        assert 0.2 * REQUESTS < answered < 0.9 * REQUESTS
+        assert 0.1 * REQUESTS < answered < 0.45 * REQUESTS
 
 
 @colours
