@@ -133,7 +133,7 @@ def bodies_table(contenders: dict[str, Any]) -> str:
             a_core = f"{megabytes / cpu * 1e6:,.0f}" if cpu else "-"
             failed = sum(sample["failed"] for sample in samples)
             told = f"{megabytes * middle(samples, 'rate'):,.0f} ({a_core})"
-            cells.append(f"{told}, {failed} failed" if failed else told)
+            cells.append(f"{failed} failed" if failed else told)
         lines.append([name, *cells])
     return table(["proxy", *cases], lines)
 
