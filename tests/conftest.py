@@ -7,6 +7,8 @@ import pytest
 
 from loopback import REAL_KEY, UpstreamServer, running_upstream
 
+pytest_plugins = ["services"]
+
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_left_open() -> Iterator[None]:

@@ -32,7 +32,7 @@ EXACT = {
     "exchange": {"errors", "interfaces", "messages"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "upstream"},
     "adapters": {"_colour", "errors", "messages", "pipeline"},
-    "testing": {"_colour", "errors", "messages"},
+    "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "proxy": (SHARED - {"wire"}) | PARTS | {"adapters", "config", "pipeline"},
 }
 """What stands between the parts, and what it imports: no more and no less."""
@@ -42,7 +42,8 @@ AT_MOST = {
     "durations": {"errors"},
     "config": {"credentials", "durations", "errors", "limits", "messages", "policy", "upstream"},
     "served": {"config", "proxy"},
-    "cli": {"config", "credentials", "durations", "errors", "limits", "policy", "proxy", "served", "upstream"},
+    "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
+    | (SHARED - {"messages", "wire", "_colour"}),
     "__init__": SHARED | PARTS | {"proxy"},
     "__main__": {"cli"},
 }
@@ -55,10 +56,19 @@ FOREIGN = {
     "cli/demo.py": {"click", "httpx", "uvicorn"},
     "cli/options.py": {"click"},
     "cli/serve.py": {"click", "uvicorn"},
+    "cli/token_changes.py": {"click"},
+    "cli/token_options.py": {"click"},
+    "cli/token_tables.py": {"click"},
     "cli/tokens.py": {"click"},
     "forwarders/httpx.py": {"httpx"},
     "forwarders/tls.py": {"truststore"},
+    "identity/migrations/env.py": {"alembic"},
+    "identity/migrations/versions/0001_client_tokens.py": {"alembic", "sqlalchemy"},
+    "identity/postgres.py": {"psycopg", "sqlalchemy"},
+    "identity/schema.py": {"alembic", "sqlalchemy"},
     "identity/sql.py": {"sqlalchemy"},
+    "identity/sqlite.py": {"sqlalchemy"},
+    "identity/tables.py": {"sqlalchemy"},
 }
 """Every module that imports a package of others, attrs aside, and which."""
 

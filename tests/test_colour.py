@@ -54,19 +54,23 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize("part", PARTS, ids=repr)
+def _kind(part: Callable[..., Any]) -> str:
+    return f"{type(part).__name__}-{getattr(getattr(part, 'func', part), '__name__', 'object')}"
+
+
+@pytest.mark.parametrize("part", PARTS, ids=_kind)
 def test_async_calls_every_kind_of_part(part: Callable[..., Any]) -> None:
     """Under ASGI a part may be written in any way."""
     assert asyncio.run(ASYNC.lift(part, int)(1)) == 2
 
 
-@pytest.mark.parametrize("part", [plain, quick, Part().method, Part().quick, functools.partial(plain)], ids=repr)
+@pytest.mark.parametrize("part", [plain, quick, Part().method, Part().quick, functools.partial(plain)], ids=_kind)
 def test_sync_calls_plain_parts_in_place(part: Callable[..., Any]) -> None:
     """Under WSGI a plain part is called without a loop."""
     assert run(SYNC.lift(part, int)(1)) == 2
 
 
-@pytest.mark.parametrize("part", [slow, HiddenCoroutine(), functools.partial(slow)], ids=repr)
+@pytest.mark.parametrize("part", [slow, HiddenCoroutine(), functools.partial(slow)], ids=_kind)
 def test_sync_refuses_async_parts_when_built(part: Callable[..., Any]) -> None:
     """Under WSGI an async part is a clear error before the first request."""
     with pytest.raises(ConfigurationError, match="is async def and cannot run under WSGI"):

@@ -17,6 +17,7 @@ from apitokenproxy.errors import (
     ProxyError,
     SecretUnavailable,
     StoreUnavailable,
+    TokenConflict,
     TokenNotFound,
     Unauthenticated,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "SecretUnavailable",
     "StoreUnavailable",
     "Timeouts",
+    "TokenConflict",
     "TokenNotFound",
     "Unauthenticated",
     "Upstream",

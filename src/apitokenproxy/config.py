@@ -39,6 +39,7 @@ _PROXY: Keys = {
     "prefix": "string",
     "token_header": "string",
     "revocation_bound": "string",
+    "store_outage": "string",
     "trusted_proxies": "strings",
 }
 _UPSTREAM: Keys = {
@@ -149,10 +150,9 @@ class _Reader:
         top = self.table(data, "", _TOP)
         arguments = self.table(top.get("proxy", {}), "proxy", _PROXY)
         arguments.setdefault("store", DEFAULT_STORE)
-        if "revocation_bound" in arguments:
-            arguments["revocation_bound"] = self.made(
-                "proxy.revocation_bound", parse_duration, arguments["revocation_bound"]
-            )
+        for key in ("revocation_bound", "store_outage"):
+            if key in arguments:
+                arguments[key] = self.made(f"proxy.{key}", parse_duration, arguments[key])
         upstreams = {name: self.upstream(name, table) for name, table in top.get("upstreams", {}).items()}
         arguments["upstreams"] = [upstream for upstream in upstreams.values() if upstream is not None]
         if not upstreams and "upstreams" in top:

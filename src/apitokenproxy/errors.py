@@ -7,6 +7,7 @@ audit record and the log, and never sent.
     ApitokenproxyError
     ├── ConfigurationError          what was built or written wrongly; raised before any request
     ├── TokenNotFound               a management call names a token that is not there
+    ├── TokenConflict               a management call does not fit the token's state
     └── ProxyError                  a request ends without the upstream's answer
         ├── Refused                 the request is at fault (4xx)
         │   ├── BadTarget           400  invalid_target
@@ -74,6 +75,10 @@ class ConfigurationError(ApitokenproxyError, ValueError):
 
 class TokenNotFound(ApitokenproxyError, LookupError):
     """No client token has that id."""
+
+
+class TokenConflict(ApitokenproxyError, ValueError):
+    """A client token is in a state in which that cannot be done to it. Nothing was changed."""
 
 
 class ProxyError(ApitokenproxyError):

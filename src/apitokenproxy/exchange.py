@@ -78,14 +78,14 @@ class Exchange:
             headers.append((b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode()))
         if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
-        headers += _limit_headers(self.admission)
+        headers += _own_headers(self.admission, self.caller)
         return Response(error.status, headers, b"" if self.request.method == b"HEAD" else body, self.close)
 
     def answer(self, reply: Reply, headers: Headers) -> Response:
         """Answer with the upstream's reply under the headers that may be passed on."""
         self.status = reply.status
         headers.append((b"x-request-id", self.id.encode()))
-        headers += _limit_headers(self.admission)
+        headers += _own_headers(self.admission, self.caller)
         return Response(reply.status, headers, reply.body, self.close)
 
     def close(self, outcome: str = "", sent: int = 0) -> None:
@@ -143,8 +143,10 @@ def _tellable(target: bytes) -> str:
     return path.decode("ascii", "backslashreplace") if path[:1] == b"/" and TOKEN_PREFIX not in plain else ""
 
 
-def _limit_headers(admission: Admission | None) -> tuple[tuple[bytes, bytes], ...]:
-    return admission.headers if admission is not None else ()
+def _own_headers(admission: Admission | None, caller: Caller | None) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what the client is told about its limits and about its token."""
+    headers = admission.headers if admission is not None else ()
+    return headers + caller.notice if caller is not None and caller.notice else headers
 
 
 def _problem(error: ProxyError, request_id: str) -> bytes:

@@ -5,8 +5,8 @@ docstring says "never waits". A part that raises a `ProxyError` refuses the requ
 other exception refuses it with 503, and its text goes to the log only.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, field, frozen
@@ -101,12 +101,32 @@ class AuditSink(Protocol):
 
 @frozen
 class Generation:
-    """One secret of a client token. `digest` is the SHA-256 of the whole token string."""
+    """One secret of a client token. `digest` is the SHA-256 of the whole token string.
+
+    The newest has no end of its own. One that was `replaced` (then) ends at `retired`; with `idle` it
+    ends when nobody has used it for that long, be it earlier or later, and at `latest` in any case.
+    `rotation` is the SHA-256 of the idempotency key of the rotation that made it. Stores add to
+    `first_used`, `last_used` and `uses` with `note` alone.
+    """
 
     number: int
     digest: bytes = field(repr=False)
     created: datetime
+    replaced: datetime | None = None
     retired: datetime | None = None
+    idle: timedelta | None = None
+    latest: datetime | None = None
+    rotation: bytes = field(default=b"", repr=False)
+    first_used: datetime | None = None
+    last_used: datetime | None = None
+    uses: int = 0
+
+    @property
+    def ends(self) -> datetime | None:
+        """When it is accepted no more, as far as is known now; None for the newest."""
+        if self.idle is None or self.replaced is None or self.latest is None:
+            return self.retired
+        return min(self.latest, max(self.replaced, self.last_used or self.replaced) + self.idle)
 
 
 @frozen
@@ -120,8 +140,35 @@ class StoredToken:
     scopes: frozenset[str] = frozenset()
     attributes: Mapping[str, Any] = Factory(dict)
     expires: datetime | None = None
+    suspended: datetime | None = None
     revoked: datetime | None = None
     generations: tuple[Generation, ...] = ()
+
+
+@frozen
+class TokenEvent:
+    """What was done to a client token, when and by whom. `details` is what JSON can hold, never a secret."""
+
+    token_id: str
+    at: datetime
+    actor: str
+    action: str
+    details: Mapping[str, Any] = Factory(dict)
+
+
+@frozen
+class Uses:
+    """How often a generation was used between two moments."""
+
+    token_id: str
+    generation: int
+    first: datetime
+    last: datetime
+    count: int
+
+
+Edit = Callable[[StoredToken], tuple[StoredToken, TokenEvent] | None]
+"""Makes of a token what it becomes and the event that tells of it; None leaves it as it is. May raise."""
 
 
 class TokenStore(Protocol):
@@ -130,11 +177,27 @@ class TokenStore(Protocol):
     def find(self, token_id: str) -> StoredToken | None:
         """Return the token with that id."""
 
-    def add(self, token: StoredToken) -> None:
-        """Keep a new token."""
+    def add(self, token: StoredToken, event: TokenEvent) -> None:
+        """Keep a new token. An id or a digest that is there already is refused."""
 
-    def revoke(self, token_id: str, when: datetime) -> StoredToken | None:
-        """Mark it revoked (the first time stays) and return it; None when there is none."""
+    def change(self, token_id: str, edit: Edit) -> StoredToken | None:
+        """Apply `edit` to a token and return what it is now; None when there is none.
+
+        All or nothing, one change at a time: what `edit` is given is what is replaced. The event is
+        kept with it. What `edit` raises is raised, and nothing is changed.
+        """
+
+    def delete(self, token_id: str, event: TokenEvent) -> bool:
+        """Remove a token but not its events; False when there is none."""
+
+    def changes(self) -> int:
+        """Return a number that every `change` and `delete` that was made, by whatever process, makes another."""
+
+    def events(self, token_id: str) -> Sequence[TokenEvent]:
+        """Return what was done to a token, oldest first."""
+
+    def note(self, uses: Sequence[Uses]) -> None:
+        """Add to the counts of generations, those that are still there. This is not a change."""
 
     def list(self, tenant: str | None = None) -> list[StoredToken]:
         """Return all tokens, oldest first, or those of one tenant."""

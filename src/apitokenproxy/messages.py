@@ -179,7 +179,8 @@ class Operation:
 class Caller:
     """Who is calling. `token_id` and `generation` are set when a client token said so.
 
-    `key` stands for the token in counting; without one (the host's session), for tenant and subject.
+    `notice` are headers that tell the caller something about their own token. `key` stands for the
+    token in counting; without one (the host's session), for tenant and subject.
     """
 
     tenant: str
@@ -188,6 +189,7 @@ class Caller:
     attributes: Mapping[str, Any] = Factory(dict)
     token_id: str = ""
     generation: int = 0
+    notice: tuple[tuple[bytes, bytes], ...] = ()
     key: Any = field(init=False, repr=False, eq=False)
 
     @key.default

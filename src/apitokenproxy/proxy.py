@@ -53,16 +53,18 @@ class Proxy:
     """Stands between programs and somebody else's APIs.
 
     `upstreams` are the APIs behind it. `rules` decide who may do what: nothing matching is a
-    denial. `limits` count. `store` keeps client tokens: `"memory:"`, `"sqlite:///tokens.db"` or a
-    `TokenStore`. `audit` is the path of a JSON lines file, an `AuditSink`, or None to write to the
-    logger `apitokenproxy.audit` alone. `identity` lets the host application's own session call: a
-    function from ASGI scope or WSGI environ to `Caller | None`, or an `Authenticator`.
+    denial. `limits` count. `store` keeps client tokens: `"memory:"`, `"sqlite:///tokens.db"`,
+    `"postgresql://user:password@host/database"` or a `TokenStore`. `audit` is the path of a JSON
+    lines file, an `AuditSink`, or None to write to the logger `apitokenproxy.audit` alone.
+    `identity` lets the host application's own session call: a function from ASGI scope or WSGI
+    environ to `Caller | None`, or an `Authenticator`.
 
     `prefix` is the path below which the proxy is mounted where neither server nor framework says so.
     `token_header` names a header that decides alone when a request carries it. `revocation_bound`
-    is how long a revoked token may still work in another process. `trusted_proxies` are the
-    addresses or networks whose X-Forwarded-For is believed. `secret_providers` adds schemes for
-    secret references to `env:`, `file:` and `exec:`.
+    is how long a revoked token may still work in another process. `store_outage` is how long
+    verified tokens go on working when the store does not answer; by default they are refused with
+    503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed.
+    `secret_providers` adds schemes for secret references to `env:`, `file:` and `exec:`.
 
     Raises ConfigurationError. Nothing is opened or connected before the first request, except that
     the store and the audit file are tried.
@@ -80,6 +82,7 @@ class Proxy:
         prefix: str = "",
         token_header: str | None = None,
         revocation_bound: timedelta = timedelta(seconds=1),
+        store_outage: timedelta = timedelta(0),
         trusted_proxies: Iterable[str] = (),
         secret_providers: Mapping[str, SecretProvider] | None = None,
     ) -> None:
@@ -98,7 +101,8 @@ class Proxy:
         self._forwarders = {name: _forwarder(upstream) for name, upstream in self.upstreams.items()}
         self._identity = identity
         self._store = open_store(store) if isinstance(store, str) else store
-        self._verified = Verified(ttl=revocation_bound.total_seconds())
+        self._verified = Verified(bound=revocation_bound.total_seconds())
+        self._client_tokens = ClientTokens(self._store, self._verified, outage=store_outage.total_seconds())
         self._audit = open_audit(audit) if isinstance(audit, str | Path | None) else audit
         self.tokens = TokenAuthority(self._store, self._verified)
 
@@ -179,6 +183,7 @@ class Proxy:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
         self._disconnect()
         self._audit.close()
+        self._client_tokens.close()
         self._store.close()
 
     def _disconnect(self) -> None:
@@ -237,7 +242,7 @@ class Proxy:
         )
 
     def _authenticator(self) -> FirstOf:
-        authenticators: list[Any] = [ClientTokens(self._store, self._verified)]
+        authenticators: list[Any] = [self._client_tokens]
         if self._identity is not None:
             is_part = hasattr(self._identity, "authenticate") or hasattr(self._identity, "bind")
             authenticators.append(self._identity if is_part else HostIdentity(cast("Any", self._identity)))

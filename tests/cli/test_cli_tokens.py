@@ -50,7 +50,19 @@ def test_everything_about_a_token_can_be_seen_but_the_token(folder: Path) -> Non
     table = run("tokens", "list", folder=folder)
     assert (table.code, table.err) == (0, "")
     header, first, second = table.out.splitlines()
-    assert header.split() == ["ID", "STATE", "TENANT", "SUBJECT", "SCOPES", "CREATED", "EXPIRES"]
+    assert header.split() == [
+        "ID",
+        "STATE",
+        "TENANT",
+        "SUBJECT",
+        "SCOPES",
+        "CREATED",
+        "EXPIRES",
+        "LAST",
+        "USED",
+        "OLD",
+        "GENERATION",
+    ]
     assert first.split()[:4] == [acme["id"], "active", "acme", "ci"]
     assert [line.index(word) for line, word in ((header, "TENANT"), (first, "acme"), (second, "other"))] == [
         header.index("TENANT")
@@ -60,7 +72,9 @@ def test_everything_about_a_token_can_be_seen_but_the_token(folder: Path) -> Non
     assert [json.loads(line) for line in listed.out.splitlines()] == [other]
 
     as_json = run("tokens", "show", str(acme["id"]), "--json", folder=folder)
-    assert json.loads(as_json.out) == acme
+    told = json.loads(as_json.out)
+    assert [event["action"] for event in told.pop("events")] == ["issue"]
+    assert told == acme
 
     shown = run("tokens", "show", str(acme["id"]), folder=folder)
     assert [line.split(maxsplit=1) for line in shown.out.splitlines()][3:6] == [

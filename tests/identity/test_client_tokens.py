@@ -34,8 +34,9 @@ from apitokenproxy.identity.format import digest, mint
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.identity.sql import SqlStore
 from apitokenproxy.identity.verified import Verified
-from apitokenproxy.interfaces import Generation, StoredToken
+from apitokenproxy.interfaces import Edit, Generation, StoredToken
 from apitokenproxy.messages import Caller, Presented
+from apitokenproxy.testing.tokens import add
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -67,7 +68,7 @@ def refused(part: Any, colour: str, presented: Presented) -> Unauthenticated:
 
 def test_a_client_token_says_who_is_calling(store: Any, colour: str) -> None:
     """Tenant, subject, scopes and attributes come from the store, with the token's id and generation."""
-    verified = Verified(ttl=1.0)
+    verified = Verified(bound=1.0)
     issued = TokenAuthority(store, verified).issue(
         tenant="acme", subject="build", scopes=["github:read"], attributes={"org": "x", "teams": ["a", "b"]}
     )
@@ -79,7 +80,7 @@ def test_a_client_token_says_who_is_calling(store: Any, colour: str) -> None:
 
 def test_a_callers_attributes_cannot_be_changed(store: Any) -> None:
     """One caller serves many requests; no part may change what the next one sees."""
-    verified = Verified(ttl=1.0)
+    verified = Verified(bound=1.0)
     issued = TokenAuthority(store, verified).issue(tenant="acme", attributes={"deep": {"org": "x"}, "list": [{"a": 1}]})
     attributes: Any = authenticate(ClientTokens(store, verified), "sync", bearer(issued.token)).attributes
     for mapping in (attributes, attributes["deep"], attributes["list"][0]):
@@ -89,7 +90,7 @@ def test_a_callers_attributes_cannot_be_changed(store: Any) -> None:
 
 def test_a_verified_token_is_not_looked_up_again(store: Any, colour: str) -> None:
     """Within the revocation bound a token costs one question to the store."""
-    verified = Verified(ttl=1000.0)
+    verified = Verified(bound=1000.0)
     issued = TokenAuthority(store, verified).issue(tenant="acme")
     part = ClientTokens(store, verified)
     first = authenticate(part, colour, bearer(issued.token))
@@ -101,7 +102,7 @@ def test_a_verified_token_is_not_looked_up_again(store: Any, colour: str) -> Non
 @pytest.mark.parametrize("place", ["bearer", "token", "basic", "x-api-key", "sigv4", "token-header"])
 def test_the_place_does_not_matter(store: Any, place: str) -> None:
     """The guard took the token from its place; here it only has to be good."""
-    verified = Verified(ttl=1.0)
+    verified = Verified(bound=1.0)
     issued = TokenAuthority(store, verified).issue(tenant="acme")
     presented = Presented(place, bearer(issued.token).value)
     assert authenticate(ClientTokens(store, verified), "sync", presented).tenant == "acme"
@@ -110,7 +111,7 @@ def test_the_place_does_not_matter(store: Any, place: str) -> None:
 @pytest.mark.parametrize("presented", [None, bearer(b""), bearer(b"eyJhbGciOi"), bearer(b"ATP_x"), bearer(b" atp_x")])
 def test_what_is_no_client_token_is_left_to_others(store: Any, colour: str, presented: Presented | None) -> None:
     """Another kind of credential is not refused here, and costs the store nothing."""
-    assert authenticate(ClientTokens(store, Verified(ttl=1.0)), colour, presented) is None
+    assert authenticate(ClientTokens(store, Verified(bound=1.0)), colour, presented) is None
     assert store.asked == 0
 
 
@@ -127,13 +128,14 @@ def refusals(store: Any, colour: str) -> dict[str, Unauthenticated]:
         "expired and revoked": {"expires": NOW, "revoked": NOW},
         "no generation": {"generations": ()},
     }
-    part = ClientTokens(store, Verified(ttl=1000.0), at(NOW))
+    part = ClientTokens(store, Verified(bound=1000.0), at(NOW))
     for kind, more in kinds.items():
         identifier, token = mint()
-        store.add(stored(token, identifier, **more))
+        add(store, stored(token, identifier, **more))
         found[kind] = refused(part, colour, bearer(token))
     identifier, token = mint()
-    store.add(stored(token, identifier, generations=(Generation(1, digest(token.encode()), NOW, NOW),)))
+    ended = Generation(1, digest(token.encode()), NOW, replaced=NOW, retired=NOW)
+    add(store, stored(token, identifier, generations=(ended,)))
     found["retired"] = refused(part, colour, bearer(token))
     _, other = mint(identifier)
     found["wrong secret"] = refused(part, colour, bearer(other))
@@ -167,11 +169,11 @@ def test_every_refusal_costs_the_same_work(store: Any, monkeypatch: pytest.Monke
     """One question and one comparison in constant time, whether there is such a token or not."""
     compared = []
     monkeypatch.setattr(client_tokens, "compare_digest", lambda a, b: compared.append((len(a), len(b))) or a == b)
-    part = ClientTokens(store, Verified(ttl=1000.0), at(NOW))
+    part = ClientTokens(store, Verified(bound=1000.0), at(NOW))
     tokens = [mint()[1]]
     for more in ({"expires": NOW}, {"revoked": NOW}, {"generations": ()}):
         identifier, token = mint()
-        store.add(stored(token, identifier, **more))
+        add(store, stored(token, identifier, **more))
         tokens.append(token)
     for token in tokens:
         refused(part, "sync", bearer(token))
@@ -190,8 +192,8 @@ def test_the_edges_of_a_tokens_life(more: dict[str, Any], expected: str | None) 
     """A token ends at its expiry, not after it; a revocation counts whenever it is dated."""
     store = MemoryStore()
     identifier, token = mint()
-    store.add(stored(token, identifier, **more))
-    part = ClientTokens(store, Verified(ttl=1.0), at(NOW))
+    add(store, stored(token, identifier, **more))
+    part = ClientTokens(store, Verified(bound=1.0), at(NOW))
     if expected is None:
         refused(part, "sync", bearer(token))
     else:
@@ -206,10 +208,11 @@ def test_a_cached_token_ends_on_time(end: str) -> None:
     identifier, token = mint()
     later = NOW + timedelta(seconds=10)
     if end == "token":
-        store.add(stored(token, identifier, expires=later))
+        add(store, stored(token, identifier, expires=later))
     else:
-        store.add(stored(token, identifier, generations=(Generation(1, digest(token.encode()), NOW, later),)))
-    part = ClientTokens(store, Verified(ttl=1000.0), clock)
+        ended = Generation(1, digest(token.encode()), NOW, replaced=NOW, retired=later)
+        add(store, stored(token, identifier, generations=(ended,)))
+    part = ClientTokens(store, Verified(bound=1000.0), clock)
     assert authenticate(part, "sync", bearer(token)).tenant == "acme"
     clock.now += 10
     refused(part, "sync", bearer(token))
@@ -220,11 +223,11 @@ def test_every_live_generation_is_accepted(store: Any, colour: str) -> None:
     identifier, first = mint()
     _, second = mint(identifier)
     generations = (
-        Generation(1, digest(first.encode()), NOW, NOW + timedelta(days=7)),
+        Generation(1, digest(first.encode()), NOW, replaced=NOW, retired=NOW + timedelta(days=7)),
         Generation(2, digest(second.encode()), NOW),
     )
-    store.add(stored(first, identifier, generations=generations))
-    part = ClientTokens(store, Verified(ttl=1.0), at(NOW))
+    add(store, stored(first, identifier, generations=generations))
+    part = ClientTokens(store, Verified(bound=1.0), at(NOW))
     found = [authenticate(part, colour, bearer(token)).generation for token in (first, second)]
     assert found == [1, 2]
 
@@ -250,14 +253,14 @@ GOOD = mint()[1].encode()
 )
 def test_garbage_never_touches_the_store(store: Any, colour: str, garbage: bytes) -> None:
     """It is refused by its form, for the price of a hash at most."""
-    refused(ClientTokens(store, Verified(ttl=1.0)), colour, bearer(garbage))
+    refused(ClientTokens(store, Verified(bound=1.0)), colour, bearer(garbage))
     assert store.asked == 0
 
 
 @given(data=st.data())
 def test_no_mutation_of_a_token_is_accepted(data: st.DataObject) -> None:
     """Whatever byte is changed, put in or left out, the token is refused, cached or not."""
-    store, verified = CountingMemoryStore(), Verified(ttl=1000.0)
+    store, verified = CountingMemoryStore(), Verified(bound=1000.0)
     token = TokenAuthority(store, verified).issue(tenant="acme").token.encode()
     part = ClientTokens(store, verified)
     if data.draw(st.booleans()):
@@ -272,8 +275,8 @@ def test_no_mutation_of_a_token_is_accepted(data: st.DataObject) -> None:
 def test_a_right_checksum_alone_is_worth_nothing(identifier: str) -> None:
     """Anybody can compute a checksum; the secret behind it decides."""
     store = MemoryStore()
-    issued = TokenAuthority(store, Verified(ttl=1.0)).issue(tenant="acme")
-    part = ClientTokens(store, Verified(ttl=1.0))
+    issued = TokenAuthority(store, Verified(bound=1.0)).issue(tenant="acme")
+    part = ClientTokens(store, Verified(bound=1.0))
     for forged in (mint(identifier)[1], mint(issued.id)[1]):
         refused(part, "sync", bearer(forged))
 
@@ -295,7 +298,7 @@ class BrokenStore(MemoryStore):
 
 def test_a_store_that_does_not_answer_is_never_a_refusal(colour: str) -> None:
     """The client gets 503 and may come again; the fault is not remembered."""
-    store, verified = BrokenStore(), Verified(ttl=0.0)
+    store, verified = BrokenStore(), Verified(bound=0.0)
     issued = TokenAuthority(store, verified).issue(tenant="acme")
     part = ClientTokens(store, verified)
     store.broken = True
@@ -309,20 +312,20 @@ def test_a_store_that_does_not_answer_is_never_a_refusal(colour: str) -> None:
 def test_a_real_database_that_is_gone_is_never_a_refusal(tmp_path: Path, colour: str) -> None:
     """Known and unknown tokens alike get 503 when the file is not there any more."""
     store = SqlStore(f"sqlite:///{tmp_path}/tokens.db")
-    token = TokenAuthority(store, Verified(ttl=1.0)).issue(tenant="acme").token
+    token = TokenAuthority(store, Verified(bound=1.0)).issue(tenant="acme").token
     store.close()
     (tmp_path / "tokens.db").unlink()
     for each in (token, mint()[1]):
         with pytest.raises(StoreUnavailable, match="cannot be opened"):
-            authenticate(ClientTokens(store, Verified(ttl=1.0)), colour, bearer(each))
+            authenticate(ClientTokens(store, Verified(bound=1.0)), colour, bearer(each))
 
 
 def test_no_refusal_is_cached(store: Any) -> None:
     """A token that comes to be is good at once, though it was unknown a moment ago."""
-    part = ClientTokens(store, Verified(ttl=1000.0), at(NOW))
+    part = ClientTokens(store, Verified(bound=1000.0), at(NOW))
     identifier, token = mint()
     refused(part, "sync", bearer(token))
-    store.add(stored(token, identifier))
+    add(store, stored(token, identifier))
     assert authenticate(part, "sync", bearer(token)).tenant == "acme"
 
 
@@ -337,8 +340,8 @@ def test_an_async_store_works_under_asgi_and_is_refused_under_wsgi() -> None:
     """The colour of a store is judged when the pipeline is built."""
     store = AsyncStore()
     identifier, token = mint()
-    store.add(stored(token, identifier))
-    part = ClientTokens(store, Verified(ttl=1.0))
+    add(store, stored(token, identifier))
+    part = ClientTokens(store, Verified(bound=1.0))
     assert authenticate(part, "async", bearer(token)).tenant == "acme"
     with pytest.raises(ConfigurationError, match="is async def"):
         part.bind(SYNC)
@@ -355,7 +358,7 @@ class TruthyStore(MemoryStore):
 def test_a_store_that_returns_nonsense_lets_nobody_in(colour: str) -> None:
     """Only a StoredToken is read as one."""
     with pytest.raises(InternalFault):
-        authenticate(ClientTokens(TruthyStore(), Verified(ttl=1.0)), colour, bearer(mint()[1]))
+        authenticate(ClientTokens(TruthyStore(), Verified(bound=1.0)), colour, bearer(mint()[1]))
 
 
 # --- nothing shows --------------------------------------------------------------------------
@@ -364,7 +367,7 @@ def test_a_store_that_returns_nonsense_lets_nobody_in(colour: str) -> None:
 def test_neither_token_nor_digest_shows(store: Any, colour: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in a repr, an exception, its traceback with all that led to it, or a log."""
     caplog.set_level(logging.DEBUG)
-    verified = Verified(ttl=1000.0)
+    verified = Verified(bound=1000.0)
     authority = TokenAuthority(store, verified)
     issued = authority.issue(tenant="acme")
     part = ClientTokens(store, verified)
@@ -387,7 +390,7 @@ def test_neither_token_nor_digest_shows(store: Any, colour: str, caplog: pytest.
 
 def test_a_revoked_token_ends_at_once_in_its_own_process(store: Any, colour: str) -> None:
     """However long the revocation bound is."""
-    verified = Verified(ttl=10_000.0)
+    verified = Verified(bound=10_000.0)
     authority = TokenAuthority(store, verified)
     issued, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")
     part = ClientTokens(store, verified)
@@ -402,8 +405,8 @@ def test_a_revoked_token_ends_elsewhere_within_the_revocation_bound(tmp_path: Pa
     """Another process, with its own connection and cache, sees it when its entry has ended."""
     here, there = (SqlStore(f"sqlite:///{tmp_path}/tokens.db") for _ in range(2))
     timer = Hand(0.0)
-    theirs = ClientTokens(there, Verified(ttl=1.0, timer=timer))
-    authority = TokenAuthority(here, Verified(ttl=1.0))
+    theirs = ClientTokens(there, Verified(bound=1.0, timer=timer))
+    authority = TokenAuthority(here, Verified(bound=1.0))
     issued = authority.issue(tenant="acme")
     assert authenticate(theirs, "sync", bearer(issued.token)) is not None
     authority.revoke(issued.id)
@@ -432,7 +435,7 @@ class SlowStore(MemoryStore):
 
 def test_a_slow_answer_never_brings_a_revoked_token_back(colour: str) -> None:
     """A question that began before the revocation may end well, but it is not remembered."""
-    store, verified = SlowStore(), Verified(ttl=10_000.0)
+    store, verified = SlowStore(), Verified(bound=10_000.0)
     authority = TokenAuthority(store, verified)
     issued = authority.issue(tenant="acme")
     part = ClientTokens(store, verified)
@@ -448,14 +451,14 @@ def test_a_slow_answer_never_brings_a_revoked_token_back(colour: str) -> None:
 class TornStore(MemoryStore):
     """A store that revokes and then loses the connection before it can say so."""
 
-    def revoke(self, token_id: str, when: datetime) -> StoredToken | None:
-        super().revoke(token_id, when)
+    def change(self, token_id: str, edit: Edit) -> StoredToken | None:
+        super().change(token_id, edit)
         raise StoreUnavailable("lost the connection")
 
 
 def test_a_revocation_that_may_have_failed_still_empties_the_cache() -> None:
     """The caller hears of the fault, and the next request asks the store."""
-    store, verified = TornStore(), Verified(ttl=10_000.0)
+    store, verified = TornStore(), Verified(bound=10_000.0)
     authority = TokenAuthority(store, verified)
     issued = authority.issue(tenant="acme")
     part = ClientTokens(store, verified)
@@ -467,7 +470,7 @@ def test_a_revocation_that_may_have_failed_still_empties_the_cache() -> None:
 
 def test_threads_never_see_a_token_after_its_revocation(store: Any) -> None:
     """32 threads ask while tokens are revoked; whoever begins after a revocation returned is refused."""
-    verified = Verified(ttl=10_000.0)
+    verified = Verified(bound=10_000.0)
     authority = TokenAuthority(store, verified)
     issued = [authority.issue(tenant="acme") for _ in range(10)]
     bound = ClientTokens(store, verified).bind(SYNC)
@@ -503,7 +506,7 @@ def test_threads_never_see_a_token_after_its_revocation(store: Any) -> None:
 
 def test_several_event_loops_share_one_authenticator(store: Any) -> None:
     """The bound part belongs to no loop."""
-    verified = Verified(ttl=0.0)
+    verified = Verified(bound=0.0)
     token = TokenAuthority(store, verified).issue(tenant="acme").token
     part = ClientTokens(store, verified)
 

@@ -194,7 +194,7 @@ def test_what_is_neither_caller_nor_none_lets_nobody_in(colour: str, answer: Any
 
 def test_one_alone_is_used_as_it_is() -> None:
     """There is no layer around a single authenticator."""
-    part = ClientTokens(MemoryStore(), Verified(ttl=1.0))
+    part = ClientTokens(MemoryStore(), Verified(bound=1.0))
     assert type(FirstOf([part]).bind(ASYNC)) is type(part.bind(ASYNC))
 
 
@@ -206,7 +206,7 @@ def test_none_at_all_is_a_mistake() -> None:
 
 def test_client_token_and_session_go_together(colour: str) -> None:
     """The token decides where there is one, the session where there is none."""
-    store, verified = MemoryStore(), Verified(ttl=1.0)
+    store, verified = MemoryStore(), Verified(bound=1.0)
     issued = TokenAuthority(store, verified).issue(tenant="tokens")
     both = FirstOf([ClientTokens(store, verified), HostIdentity(plain)])
     session = a_request(context=SESSION)
@@ -219,7 +219,7 @@ def test_client_token_and_session_go_together(colour: str) -> None:
 
 def test_a_token_is_not_bound_by_the_session_rule(colour: str) -> None:
     """No browser sends a client token by itself, so a page of another site may use one that it was given."""
-    store, verified = MemoryStore(), Verified(ttl=1.0)
+    store, verified = MemoryStore(), Verified(bound=1.0)
     issued = TokenAuthority(store, verified).issue(tenant="tokens")
     both = FirstOf([ClientTokens(store, verified), HostIdentity(plain)])
     request = a_request(b"POST", (b"Sec-Fetch-Site", b"cross-site"), context=SESSION)

@@ -20,6 +20,7 @@ from apitokenproxy.errors import ConfigurationError, StoreUnavailable
 from apitokenproxy.identity.format import digest, mint
 from apitokenproxy.identity.sql import SqlStore
 from apitokenproxy.interfaces import Generation, StoredToken
+from apitokenproxy.testing.tokens import add, revoke
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NOBODY = 65534
@@ -85,7 +86,7 @@ def test_only_the_owner_may_read_the_files(path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
         with opened(path) as store:
-            store.add(a_token())
+            add(store, a_token())
             assert modes(path) == {"tokens.db": "0o600", "tokens.db-wal": "0o600", "tokens.db-shm": "0o600"}
     finally:
         os.umask(before)
@@ -96,7 +97,7 @@ def test_only_the_owner_may_read_the_files(path: Path, umask: int) -> None:
 def test_a_file_that_everybody_may_read_or_write_is_refused(path: Path, suffix: str, mode: int) -> None:
     """Its mode is not quietly repaired: somebody should know that it was open."""
     with opened(path) as store:
-        store.add(a_token())
+        add(store, a_token())
         name = path.with_name(path.name + suffix)
         name.chmod(mode)
         assert refusal(path) == f"store {name} is open to every user of this machine; run: chmod 600 {name}"
@@ -118,13 +119,13 @@ def test_neither_digests_nor_parameters_are_logged(path: Path, caplog: pytest.Lo
     caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
     token = a_token("tenant-in-a-parameter")
     with opened(path) as store:
-        store.add(token)
-        assert "INSERT INTO generations" in caplog.text
+        add(store, token)
+        assert "INSERT INTO atp_generations" in caplog.text
         assert "tenant-in-a-parameter" not in caplog.text
         store.find(token.id)
         store.list()
         with pytest.raises(StoreUnavailable) as error:
-            store.add(token)
+            add(store, token)
     material = token.generations[0].digest
     assert "Row" in caplog.text
     for form in (repr(material)[2:-1], material.hex(), repr(bytes(material[:8]))[2:-1]):
@@ -178,18 +179,18 @@ def test_a_damaged_database_is_named(path: Path) -> None:
     """A torn file refuses to open instead of losing tokens silently."""
     with opened(path) as store:
         for _ in range(200):
-            store.add(a_token())
+            add(store, a_token())
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + b"\xff" * (len(whole) - 100))
     assert "is damaged; restore it from a backup" in refusal(path)
 
 
 def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
-    """A table named `tokens` that this package did not make is not written to."""
+    """A table with a name of ours that this package did not make is not written to."""
     with closing(sqlite3.connect(path)) as other, other:
-        other.execute("CREATE TABLE tokens (id, value)")
+        other.execute("CREATE TABLE atp_tokens (id, value)")
     path.chmod(0o600)
-    assert refusal(path) == f"store {path} belongs to another program; name another path"
+    assert "lacks tables of ours, or their version" in refusal(path)
 
 
 def test_other_tables_may_live_in_the_same_database(path: Path) -> None:
@@ -201,25 +202,25 @@ def test_other_tables_may_live_in_the_same_database(path: Path) -> None:
         assert store.list() == []
 
 
-@pytest.mark.parametrize("version", ["2", "99"])
+@pytest.mark.parametrize("version", ["0002", "0099"])
 def test_a_newer_schema_is_refused(path: Path, version: str) -> None:
     """What a newer version wrote is not guessed at."""
     with opened(path):
         pass
     with closing(sqlite3.connect(path)) as other, other:
-        other.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (version,))
-    expected = f"has schema version {version}, and this apitokenproxy knows version 1; upgrade apitokenproxy"
+        other.execute("UPDATE atp_schema SET version_num = ?", (version,))
+    expected = f"has schema version {version}, and this apitokenproxy knows version 0001; upgrade apitokenproxy"
     assert expected in refusal(path)
 
 
-@pytest.mark.parametrize("change", ["DELETE FROM meta", "UPDATE meta SET value = 'x'", "DROP TABLE generations"])
-def test_a_schema_without_its_version_is_refused(path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["DELETE FROM atp_schema", "DROP TABLE atp_generations", "DROP TABLE atp_schema"])
+def test_a_schema_that_is_not_whole_is_refused(path: Path, change: str) -> None:
     """A database that only looks like ours is not written to."""
     with opened(path):
         pass
     with closing(sqlite3.connect(path)) as other, other:
         other.execute(change)
-    assert "belongs to another program" in refusal(path)
+    assert "lacks tables of ours, or their version; restore it from a backup" in refusal(path)
 
 
 def test_a_directory_without_write_permission_is_named() -> None:
@@ -291,15 +292,15 @@ def test_writing_past_the_busy_timeout_is_a_fault_of_the_store(path: Path) -> No
     """A lock that somebody keeps makes issuing and revoking fail, with a sentence; reading goes on."""
     token = a_token()
     with opened(path, busy_timeout=0.05) as store, closing(sqlite3.connect(path, isolation_level=None)) as other:
-        store.add(token)
+        add(store, token)
         other.execute("BEGIN IMMEDIATE")
-        for write in (lambda: store.add(a_token()), lambda: store.revoke(token.id, NOW)):
+        for write in (lambda: add(store, a_token()), lambda: revoke(store, token.id, NOW)):
             with pytest.raises(StoreUnavailable) as error:
                 write()
             assert error.value.detail == f"store {path} is locked by another program; stop that program or try again"
         assert store.find(token.id) == token
         other.execute("ROLLBACK")
-        assert store.revoke(token.id, NOW).revoked == NOW
+        assert revoke(store, token.id, NOW).revoked == NOW
 
 
 def test_reading_past_the_busy_timeout_is_a_fault_of_the_store(path: Path) -> None:
@@ -319,7 +320,7 @@ def test_a_short_lock_is_waited_for(path: Path) -> None:
         waiting = threading.Timer(0.1, lambda: other.execute("COMMIT"))
         waiting.start()
         token = a_token()
-        store.add(token)
+        add(store, token)
         waiting.join()
         assert store.list() == [token]
 
@@ -351,9 +352,9 @@ def test_a_row_that_somebody_broke_is_a_fault_of_the_store(path: Path, column: s
     """What cannot be read is not guessed at."""
     token = a_token()
     with opened(path) as store:
-        store.add(token)
+        add(store, token)
         with closing(sqlite3.connect(path)) as other, other:
-            other.execute(f"UPDATE tokens SET {column} = ?", (value,))  # noqa: S608 - the table above
+            other.execute(f"UPDATE atp_tokens SET {column} = ?", (value,))  # noqa: S608 - the table above
         with pytest.raises(StoreUnavailable, match="damaged row"):
             store.find(token.id)
 
@@ -365,7 +366,7 @@ def test_a_relative_path_is_taken_once(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     token = a_token()
-    store.add(token)
+    add(store, token)
     store.close()
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["x.db"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -375,7 +376,7 @@ def test_a_relative_path_is_taken_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_odd_names_are_taken_literally(tmp_path: Path, name: str) -> None:
     """A path is no URL: nothing in it is decoded."""
     with opened(tmp_path / name) as store:
-        store.add(a_token())
+        add(store, a_token())
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
@@ -389,10 +390,11 @@ FORK = """
 import os, sys
 from datetime import UTC, datetime
 from apitokenproxy.identity.sql import SqlStore
-from apitokenproxy.interfaces import StoredToken
+from apitokenproxy.interfaces import StoredToken, TokenEvent
 store = SqlStore("sqlite:///" + sys.argv[1])
 now = datetime.now(UTC)
-store.add(StoredToken("parent000000", "t", now))
+def add(store, token): store.add(token, TokenEvent(token.id, now, "", "issue"))
+add(store, StoredToken("parent000000", "t", now))
 engine = store._engine()
 children = []
 for number in range(4):
@@ -400,12 +402,12 @@ for number in range(4):
     if child == 0:
         ok = store.find("parent000000") is not None and store._engine() is not engine
         for turn in range(20):
-            store.add(StoredToken(f"c{number:03}{turn:08}", "t", now))
+            add(store, StoredToken(f"c{number:03}{turn:08}", "t", now))
         store.close()
         os._exit(0 if ok else 1)
     children.append(child)
 for turn in range(20):
-    store.add(StoredToken(f"p000{turn:08}", "t", now))
+    add(store, StoredToken(f"p000{turn:08}", "t", now))
 ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 print(ended, len(store.list()), store._engine() is engine)
 store.close()

@@ -13,9 +13,10 @@ from identity_calls import STORES, counting_store
 
 from apitokenproxy.errors import ConfigurationError, TokenNotFound
 from apitokenproxy.identity.authority import TokenAuthority
-from apitokenproxy.identity.format import digest, mint, token_id
+from apitokenproxy.identity.format import digest, id_in, mint
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken
+from apitokenproxy.testing.tokens import add
 
 
 @pytest.fixture(params=STORES)
@@ -26,7 +27,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def authority(store: Any) -> TokenAuthority:
-    return TokenAuthority(store, Verified(ttl=1.0))
+    return TokenAuthority(store, Verified(bound=1.0))
 
 
 def test_what_was_issued_can_be_shown(authority: TokenAuthority) -> None:
@@ -35,7 +36,7 @@ def test_what_was_issued_can_be_shown(authority: TokenAuthority) -> None:
         tenant="acme", subject="s", scopes=["b", "a"], attributes={"org": "x"}, expires_in=timedelta(days=30)
     )
     info = authority.get(issued.id)
-    assert token_id(issued.token.encode()) == issued.id == info.id
+    assert id_in(issued.token.encode()) == issued.id == info.id
     assert (issued.tenant, issued.expires) == (info.tenant, info.expires) == ("acme", info.created + timedelta(days=30))
     assert (info.subject, info.scopes, info.attributes) == ("s", frozenset("ab"), {"org": "x"})
     assert (info.revoked, info.state) == (None, "active")
@@ -67,7 +68,7 @@ def test_the_state_says_how_a_token_ended(authority: TokenAuthority, store: Any)
     }.items():
         identifier, token = mint()
         generation = Generation(1, digest(token.encode()), past)
-        store.add(StoredToken(identifier, "t", past, generations=(generation,), **more))
+        add(store, StoredToken(identifier, "t", past, generations=(generation,), **more))
         states[name] = authority.get(identifier).state
     assert states == {name: name for name in states}
 

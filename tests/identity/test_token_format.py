@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from apitokenproxy.identity.format import SCAN_REGEX, TOKEN_LENGTH, digest, is_id, mint, token_id
+from apitokenproxy.identity.format import SCAN_REGEX, TOKEN_LENGTH, digest, id_in, is_id, mint
 from apitokenproxy.messages import TOKEN_PREFIX, Hidden
 
 BASE62 = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -32,14 +32,14 @@ def test_the_checksum_is_the_crc32_of_everything_before_it() -> None:
 
 def test_a_known_token_keeps_verifying() -> None:
     """The format never changes under tokens that were handed out."""
-    assert token_id(b"atp_0123456789AB_0123456789ABCDEFGHIJKLMNOPQRSTUVW3pP1zH") == "0123456789AB"
+    assert id_in(b"atp_0123456789AB_0123456789ABCDEFGHIJKLMNOPQRSTUVW3pP1zH") == "0123456789AB"
 
 
 def test_an_id_keeps_while_its_secret_changes() -> None:
     """A new generation of a token has the same id and another secret."""
     identifier, first = mint()
     again, second = mint(identifier)
-    assert (again, token_id(second.encode())) == (identifier, identifier)
+    assert (again, id_in(second.encode())) == (identifier, identifier)
     assert first != second
 
 
@@ -55,7 +55,7 @@ def test_the_scan_regex_finds_every_minted_token_in_any_text(before: str, after:
     """Minting, scanning and reading a token agree, whatever stands around it."""
     identifier, token = mint()
     found = [match.encode() for match in re.findall(SCAN_REGEX, before + token + after)]
-    assert identifier in [token_id(match) for match in found]
+    assert identifier in [id_in(match) for match in found]
 
 
 @given(data=st.data())
@@ -65,16 +65,16 @@ def test_no_mutation_of_a_token_verifies(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(token) - 1))
     byte = data.draw(st.integers(0, 255))
     assume(byte != token[position])
-    assert token_id(token[:position] + bytes([byte]) + token[position + 1 :]) is None
-    assert token_id(token[:position]) is None
-    assert token_id(token[:position] + bytes([byte]) + token[position:]) is None
+    assert id_in(token[:position] + bytes([byte]) + token[position + 1 :]) is None
+    assert id_in(token[:position]) is None
+    assert id_in(token[:position] + bytes([byte]) + token[position:]) is None
 
 
 @given(st.binary(max_size=80) | st.binary(min_size=56, max_size=56))
 def test_random_bytes_are_no_token(garbage: bytes) -> None:
     """What was never issued has no id, and looking at it raises nothing."""
-    assert token_id(garbage) is None
-    assert token_id(TOKEN_PREFIX + garbage) is None
+    assert id_in(garbage) is None
+    assert id_in(TOKEN_PREFIX + garbage) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_random_bytes_are_no_token(garbage: bytes) -> None:
 )
 def test_a_token_in_other_clothes_is_no_token(change) -> None:
     """Nothing is trimmed, folded or repaired."""
-    assert token_id(change(mint()[1].encode())) is None
+    assert id_in(change(mint()[1].encode())) is None
 
 
 def test_the_digest_is_sha256_of_the_whole_token() -> None:
@@ -100,7 +100,7 @@ def test_the_digest_is_sha256_of_the_whole_token() -> None:
     token = mint()[1].encode()
     assert digest(Hidden(token)) == digest(token)
     assert digest(b"abc").hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert token_id(digest(token).hex().encode()) is None
+    assert id_in(digest(token).hex().encode()) is None
 
 
 @pytest.mark.parametrize(

@@ -15,36 +15,74 @@ ONE, TWO = b"1" * 32, b"2" * 32
 CALLER = Caller("acme", token_id="one")
 
 
-def test_a_verified_caller_is_kept_for_ttl_seconds() -> None:
-    """After the revocation bound the store is asked again."""
+def heard(bound: float = 1000.0, **options) -> Verified:
+    """Return a cache for which the store was just asked."""
+    verified = Verified(bound=bound, **options)
+    verified.hear(0, verified.timer())
+    return verified
+
+
+def test_what_is_verified_is_used_within_the_bound_of_a_question_to_the_store() -> None:
+    """After the revocation bound nothing is used until the store is asked whether it was changed."""
     timer = Hand(100.0)
-    verified = Verified(ttl=1.0, timer=timer)
+    verified = heard(1.0, timer=timer)
     verified.fill(ONE, CALLER, math.inf, verified.begin())
     timer.now = 100.9
-    assert verified.get(ONE, 0.0) is CALLER
+    assert (verified.get(ONE, 0.0), verified.is_fresh()) == (CALLER, True)
     timer.now = 101.0
-    assert verified.get(ONE, 0.0) is None
+    assert (verified.get(ONE, 0.0), verified.is_fresh()) == (None, False)
+    verified.hear(0, 101.0)
+    assert (verified.get(ONE, 0.0), verified.is_fresh()) == (CALLER, True)
 
 
-def test_the_ttl_counts_from_the_question_to_the_store() -> None:
+def test_nothing_is_used_before_the_store_was_asked() -> None:
+    """A process that has just begun knows of no change that it might have missed."""
+    verified = Verified(bound=1.0)
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    assert (verified.get(ONE, 0.0), verified.is_fresh()) == (None, False)
+
+
+def test_the_bound_counts_from_the_question_and_not_from_the_answer() -> None:
     """A slow store does not lengthen the time for which a revoked token works."""
     timer = Hand(100.0)
-    verified = Verified(ttl=1.0, timer=timer)
-    ticket = verified.begin()
-    timer.now = 100.8
-    verified.fill(ONE, CALLER, math.inf, ticket)
+    verified = heard(1.0, timer=timer)
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    timer.now = 101.8
+    verified.hear(0, 101.0)
     assert verified.get(ONE, 0.0) is CALLER
-    timer.now = 101.1
+    timer.now = 102.0
     assert verified.get(ONE, 0.0) is None
-    late = verified.begin()
     timer.now = 105.0
-    verified.fill(ONE, CALLER, math.inf, late)
+    verified.hear(0, 102.0)
+    assert not verified.is_fresh()
+
+
+def test_an_answer_that_comes_out_of_turn_takes_nothing_back() -> None:
+    """Two questions may cross; what is fresh by the later one stays so."""
+    timer = Hand(100.0)
+    verified = heard(1.0, timer=timer)
+    verified.hear(0, 99.5)
+    timer.now = 100.9
+    assert verified.is_fresh()
+
+
+@pytest.mark.parametrize("number", [1, -1])
+def test_a_changed_store_empties_the_cache(number: int) -> None:
+    """Another number is a change, be it lower: somebody may have restored a backup."""
+    verified = heard()
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    slow = verified.begin()
+    verified.hear(number, verified.timer())
     assert verified.get(ONE, 0.0) is None
+    verified.fill(ONE, CALLER, math.inf, slow)
+    assert verified.get(ONE, 0.0) is None
+    verified.fill(ONE, CALLER, math.inf, verified.begin())
+    assert verified.get(ONE, 0.0) is CALLER
 
 
 def test_an_expired_token_is_not_returned() -> None:
     """The token's own end is looked at on every hit."""
-    verified = Verified(ttl=1000.0)
+    verified = heard()
     verified.fill(ONE, CALLER, 50.0, verified.begin())
     assert verified.get(ONE, 49.9) is CALLER
     assert verified.get(ONE, 50.0) is None
@@ -52,7 +90,7 @@ def test_an_expired_token_is_not_returned() -> None:
 
 def test_a_dropped_token_is_gone_in_every_generation() -> None:
     """Two generations of one token have two digests; other tokens stay."""
-    verified = Verified(ttl=1000.0)
+    verified = heard()
     other = Caller("acme", token_id="other")
     for digest, caller in ((ONE, CALLER), (TWO, CALLER), (b"3" * 32, other)):
         verified.fill(digest, caller, math.inf, verified.begin())
@@ -62,7 +100,7 @@ def test_a_dropped_token_is_gone_in_every_generation() -> None:
 
 def test_a_fill_that_began_before_a_revocation_is_thrown_away() -> None:
     """It may have read the token before it was revoked."""
-    verified = Verified(ttl=1000.0)
+    verified = heard()
     ticket = verified.begin()
     verified.drop("one")
     verified.fill(ONE, CALLER, math.inf, ticket)
@@ -74,7 +112,7 @@ def test_a_fill_that_began_before_a_revocation_is_thrown_away() -> None:
 def test_dropping_what_is_not_there_or_expired_does_nothing() -> None:
     """Revoking a token that nobody used lately is the usual case."""
     timer = Hand(0.0)
-    verified = Verified(ttl=1.0, timer=timer)
+    verified = heard(1.0, timer=timer)
     verified.drop("one")
     verified.fill(ONE, CALLER, math.inf, verified.begin())
     timer.now = 5.0
@@ -84,7 +122,7 @@ def test_dropping_what_is_not_there_or_expired_does_nothing() -> None:
 
 def test_a_bound_of_zero_keeps_nothing() -> None:
     """Then every request asks the store."""
-    verified = Verified(ttl=0.0)
+    verified = heard(0.0)
     verified.fill(ONE, CALLER, math.inf, verified.begin())
     assert verified.get(ONE, 0.0) is None
 
@@ -93,12 +131,12 @@ def test_a_bound_of_zero_keeps_nothing() -> None:
 def test_a_bound_that_is_no_time_is_refused(ttl: float) -> None:
     """A revoked token must stop working some day."""
     with pytest.raises(ConfigurationError, match="revocation_bound"):
-        Verified(ttl=ttl)
+        Verified(bound=ttl)
 
 
 def test_the_cache_is_bounded() -> None:
     """A million tokens in use take the memory of `maxsize` of them."""
-    verified = Verified(ttl=1000.0, maxsize=10)
+    verified = heard(maxsize=10)
     for number in range(1000):
         verified.fill(number.to_bytes(32), Caller("t", token_id=str(number)), math.inf, verified.begin())
     assert sum(verified.get(number.to_bytes(32), 0.0) is not None for number in range(1000)) == 10
@@ -106,7 +144,7 @@ def test_the_cache_is_bounded() -> None:
 
 def test_threads_share_the_cache() -> None:
     """Reading, filling, expiring and dropping at once end with a cache that works."""
-    verified = Verified(ttl=0.001, maxsize=50)
+    verified = heard(maxsize=50)
     start = threading.Barrier(8)
 
     def work(seed: int) -> None:

@@ -47,8 +47,15 @@ class Breaking:
         self._reach("store")
         return self.inner.find(token_id)
 
-    def add(self, token: Any) -> None:
-        self.inner.add(token)
+    @nonblocking
+    def changes(self) -> int:
+        return self.inner.changes()
+
+    def note(self, uses: Any) -> None:
+        self.inner.note(uses)
+
+    def add(self, token: Any, event: Any) -> None:
+        self.inner.add(token, event)
 
     def close(self) -> None:
         self.inner.close()

@@ -96,7 +96,7 @@ def prepare(upstream: UpstreamServer, tmp_path: Path) -> tuple[dict[str, str], s
         "AUDIT": str(tmp_path / "audit.jsonl"),
     }
     store = open_store(environment["STORE"])
-    token = TokenAuthority(store, Verified(ttl=1)).issue(tenant="acme").token
+    token = TokenAuthority(store, Verified(bound=1)).issue(tenant="acme").token
     store.close()
     return environment, token
 

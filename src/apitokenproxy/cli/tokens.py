@@ -1,58 +1,33 @@
-"""`apitokenproxy tokens`: hand tokens out, look at them, take them back."""
+"""`apitokenproxy tokens`: hand tokens out and look at them. What changes them is in `token_changes`."""
 
 import json
 import sys
 from datetime import timedelta
-from typing import Any, NoReturn
 
 import click
 
+from apitokenproxy.cli import token_changes
 from apitokenproxy.cli.options import config_option, examples
-from apitokenproxy.config import read_config
-from apitokenproxy.durations import parse_duration
-from apitokenproxy.errors import ConfigurationError, TokenNotFound
-from apitokenproxy.proxy import Proxy
+from apitokenproxy.cli.token_options import attributes, id_argument, lifetime, opened, person
+from apitokenproxy.cli.token_tables import as_json as in_json
+from apitokenproxy.cli.token_tables import details, event_as_json, minute, print_table, retiring, until
+from apitokenproxy.errors import ConfigurationError
 
 
 @click.group(
     epilog=examples(
         "TOKEN=$(apitokenproxy tokens issue --tenant acme)",
         "apitokenproxy tokens list",
+        "apitokenproxy tokens rotate ID",
         "apitokenproxy tokens revoke ID",
     )
 )
 def tokens() -> None:
-    """Hand out client tokens, look at them, take them back."""
+    """Hand out client tokens, look at them, replace them, take them back."""
 
 
-def _proxy(config: str) -> Proxy:
-    settings = read_config(config)
-    if settings["store"] == "memory:":
-        raise ConfigurationError(
-            f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
-        )
-    # Nothing is forwarded, so nothing is recorded: an audit file made here could have the wrong owner.
-    return Proxy(**settings | {"audit": None})
-
-
-def _attributes(_context: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    attributes = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise click.BadParameter(f"{pair!r} is not like org=octocat")
-        attributes[key] = value
-    return attributes
-
-
-def _lifetime(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
-    try:
-        lifetime = None if text is None else parse_duration(text)
-    except ConfigurationError as error:
-        raise click.BadParameter(str(error)) from None
-    if lifetime == timedelta():
-        raise click.BadParameter(f"{text!r} is no time at all")
-    return lifetime
+for command in token_changes.COMMANDS:
+    tokens.add_command(command)
 
 
 @tokens.command(
@@ -67,11 +42,11 @@ def _lifetime(_context: click.Context, _parameter: click.Parameter, text: str | 
 @click.option("--subject", default="", help="Which user or program of the tenant.")
 @click.option("--scope", "scopes", multiple=True, help="A scope it carries; may be repeated.")
 @click.option(
-    "--attr", "attributes", multiple=True, callback=_attributes, metavar="K=V", help="An attribute; may be repeated."
+    "--attr", "attributes", multiple=True, callback=attributes, metavar="K=V", help="An attribute; may be repeated."
 )
 @click.option(
     "--expires-in",
-    callback=_lifetime,
+    callback=lifetime,
     metavar="TIME",
     help="How long it is good for, as 12h or 30d. Left out: for ever.",
 )
@@ -88,16 +63,15 @@ def issue(
     """Issue a token. It is shown this once: alone on stdout, its details on stderr."""
     if sys.stdout is None:
         raise ConfigurationError("stdout is closed, so nobody could read the token; no token was issued")
-    proxy = _proxy(config)
-    issued = proxy.tokens.issue(
-        tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in
-    )
-    info = proxy.tokens.get(issued.id)
-    proxy.close()
+    with opened(config) as authority:
+        issued = authority.issue(
+            tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in, by=person()
+        )
+        info = authority.get(issued.id)
     if as_json:
-        click.echo(json.dumps({"token": issued.token, **_as_json(info)}))
+        click.echo(json.dumps({"token": issued.token, **in_json(info)}))
         return
-    click.echo(f"id {issued.id}, tenant {tenant}, {_until(info)}", err=True)
+    click.echo(f"id {issued.id}, tenant {tenant}, {until(info)}", err=True)
     click.echo('use it where the API key goes, for example: curl -H "Authorization: Bearer $TOKEN" ...', err=True)
     click.echo(issued.token)
 
@@ -107,15 +81,14 @@ def issue(
 @click.option("--tenant", help="Only this tenant's.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON, one token a line.")
 def list_(config: str, tenant: str | None, as_json: bool) -> None:
-    """List tokens, oldest first."""
-    proxy = _proxy(config)
-    found = proxy.tokens.list(tenant=tenant)
-    proxy.close()
+    """List tokens, oldest first, and which of them are still used in an old generation."""
+    with opened(config) as authority:
+        found = authority.list(tenant=tenant)
     if as_json:
         for info in found:
-            click.echo(json.dumps(_as_json(info)))
+            click.echo(json.dumps(in_json(info)))
         return
-    rows = [("ID", "STATE", "TENANT", "SUBJECT", "SCOPES", "CREATED", "EXPIRES")]
+    rows = [("ID", "STATE", "TENANT", "SUBJECT", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "OLD GENERATION")]
     rows += [
         (
             info.id,
@@ -123,77 +96,53 @@ def list_(config: str, tenant: str | None, as_json: bool) -> None:
             info.tenant,
             info.subject or "-",
             " ".join(sorted(info.scopes)) or "-",
-            f"{info.created:%Y-%m-%d %H:%M}",
-            f"{info.expires:%Y-%m-%d %H:%M}" if info.expires else "never",
+            minute(info.created),
+            minute(info.expires, "never"),
+            minute(info.last_used),
+            retiring(info),
         )
         for info in found
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_table(rows)
 
 
 @tokens.command(epilog=examples("apitokenproxy tokens show Ab12Cd34Ef56"))
 @config_option
-@click.argument("token_id", metavar="ID")
+@id_argument
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(config: str, token_id: str, as_json: bool) -> None:
-    """Show a token by its id."""
-    proxy = _proxy(config)
-    try:
-        info = proxy.tokens.get(token_id)
-    except TokenNotFound:
-        _no_such(token_id)
-    finally:
-        proxy.close()
-    values = _as_json(info)
+    """Show a token by its id: what it says, its generations, and what was done to it."""
+    with opened(config, token_id) as authority:
+        info = authority.get(token_id)
+        events = authority.events(token_id)
+    values = in_json(info)
     if as_json:
-        click.echo(json.dumps(values))
+        click.echo(json.dumps({**values, "events": list(map(event_as_json, events))}))
         return
     for key, value in values.items():
+        if key == "generations":
+            continue
         shown = " ".join(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             shown = " ".join(f"{name}={item}" for name, item in value.items())
         click.echo(f"{key:<10}  {'-' if shown in (None, '') else shown}")
-
-
-@tokens.command(epilog=examples("apitokenproxy tokens revoke Ab12Cd34Ef56"))
-@config_option
-@click.argument("token_id", metavar="ID")
-def revoke(config: str, token_id: str) -> None:
-    """Revoke a token by its id. Running proxies refuse it within `revocation_bound`."""
-    proxy = _proxy(config)
-    try:
-        info = proxy.tokens.revoke(token_id)
-    except TokenNotFound:
-        _no_such(token_id)
-    finally:
-        proxy.close()
-    click.echo(f"{info.id} of {info.tenant} is revoked")
-
-
-def _no_such(token_id: str) -> NoReturn:
-    shown = f"{token_id[:8]}…" if token_id.startswith("atp_") else token_id
-    hint = "; that is a token, not its id" if token_id.startswith("atp_") else ""
-    click.secho(
-        f"error: there is no token with the id {shown}{hint}; see: apitokenproxy tokens list", fg="red", err=True
+    click.echo()
+    rows = [("GENERATION", "STATE", "CREATED", "FIRST USED", "LAST USED", "USES", "ENDS")]
+    rows += [
+        (
+            str(one.number),
+            one.state,
+            minute(one.created),
+            minute(one.first_used),
+            minute(one.last_used),
+            str(one.uses),
+            minute(one.ends),
+        )
+        for one in info.generations
+    ]
+    print_table(rows)
+    click.echo()
+    print_table(
+        [("WHEN", "WHAT", "BY", "DETAILS")]
+        + [(minute(one.at), one.action, one.actor or "-", details(one.details)) for one in events]
     )
-    sys.exit(1)
-
-
-def _until(info: Any) -> str:
-    return f"expires {info.expires:%Y-%m-%d %H:%M} UTC" if info.expires else "does not expire"
-
-
-def _as_json(info: Any) -> dict[str, Any]:
-    return {
-        "id": info.id,
-        "state": info.state,
-        "tenant": info.tenant,
-        "subject": info.subject,
-        "scopes": sorted(info.scopes),
-        "attributes": dict(info.attributes),
-        "created": info.created.isoformat(),
-        "expires": info.expires.isoformat() if info.expires else None,
-        "revoked": info.revoked.isoformat() if info.revoked else None,
-    }

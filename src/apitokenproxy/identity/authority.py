@@ -1,74 +1,64 @@
-"""TokenAuthority: issues client tokens, shows them and revokes them."""
+"""TokenAuthority: client tokens for life: issued, replaced, paused, edited, ended.
 
-import asyncio
-from collections.abc import Iterable, Mapping
+Rules:
+1. A change is in force in this process when the method returns, and in others within the revocation bound.
+2. Every change leaves an event in the store, in the same transaction: what, when, by whom.
+3. A token string is shown once, by the call that made it. A call that is repeated with its
+   idempotency key finds what it did and shows no secret.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from enum import Enum
+from hashlib import sha256
+from typing import Any, Final, Literal
 
-from attrs import field, frozen
+from attrs import evolve
 
-from apitokenproxy.errors import ConfigurationError, TokenNotFound
-from apitokenproxy.identity.attributes import checked, read_only
-from apitokenproxy.identity.format import digest, is_id, mint
+from apitokenproxy.errors import TokenConflict, TokenNotFound
+from apitokenproxy.identity.attributes import checked
+from apitokenproxy.identity.awaitable import awaitable
+from apitokenproxy.identity.format import digest, id_in, mint
+from apitokenproxy.identity.generations import MOST_LIVE, Overlap, rotated, undone
+from apitokenproxy.identity.terms import (
+    checked_actor,
+    checked_id,
+    checked_key,
+    checked_scopes,
+    checked_subject,
+    checked_tenant,
+    expiry,
+)
+from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, told
 from apitokenproxy.identity.verified import Verified
-from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
-from apitokenproxy.messages import not_pickled
+from apitokenproxy.interfaces import Generation, StoredToken, TokenEvent, TokenStore
 
-_MAX_TENANT = 128
-_MAX_SUBJECT = 256
-_MAX_SCOPE = 128
-
-State = Literal["active", "expired", "revoked"]
+DEFAULT_OVERLAP: Final = timedelta(days=7)
 
 
-@frozen
-class IssuedToken:
-    """A new client token. `token` is the string to hand out; nobody can show it again."""
-
-    token: str = field(repr=False)
-    id: str
-    tenant: str
-    expires: datetime | None
-
-    __reduce_ex__ = not_pickled
+class _Kept(Enum):
+    KEPT = "kept"
 
 
-@frozen
-class TokenInfo:
-    """What may be told about a client token. All times are aware, in UTC."""
-
-    id: str
-    tenant: str
-    subject: str
-    scopes: frozenset[str]
-    attributes: Mapping[str, Any]
-    created: datetime
-    expires: datetime | None
-    revoked: datetime | None
-
-    @property
-    def state(self) -> State:
-        """`active`, `expired` or `revoked` (which wins), as of now."""
-        if self.revoked is not None:
-            return "revoked"
-        if self.expires is not None and self.expires <= datetime.now(UTC):
-            return "expired"
-        return "active"
-
-
+_KEPT: Final = _Kept.KEPT
 _TokenInfos = list[TokenInfo]  # inside the class below, `list` is a method
+_Events = list[TokenEvent]
 
 
 class TokenAuthority:
-    """Issues, shows and revokes the client tokens of one store.
+    """Issues, shows, replaces and ends the client tokens of one store.
 
-    `verified` is the cache of the authenticator in this process, so that a revocation takes effect
-    here at once. Every method may raise StoreUnavailable and has an awaitable twin.
+    `verified` is the cache of the authenticator in this process. `by` says who does it, for the
+    token's events. Every method may raise StoreUnavailable and has an awaitable twin, whose name
+    begins with an `a`. Those that take an id raise TokenNotFound for one that is not there, and
+    TokenConflict where the token's state does not allow what is asked.
     """
 
     def __init__(self, store: TokenStore, verified: Verified) -> None:
         self._store = store
         self._verified = verified
+
+    # --- handing out --------------------------------------------------------------------------
 
     def issue(
         self,
@@ -78,6 +68,7 @@ class TokenAuthority:
         scopes: Iterable[str] = (),
         attributes: Mapping[str, Any] | None = None,
         expires_in: timedelta | None = None,
+        by: str = "",
     ) -> IssuedToken:
         """Make and keep a new client token for a tenant.
 
@@ -86,118 +77,219 @@ class TokenAuthority:
         token does not expire. Raises ConfigurationError, which says what is wrong.
         """
         now = datetime.now(UTC)
-        token_id, token = mint()
+        identifier, token = mint()
         stored = StoredToken(
-            id=token_id,
-            tenant=_text("tenant", tenant, 1, _MAX_TENANT),
+            id=identifier,
+            tenant=checked_tenant(tenant),
             created=now,
-            subject=_text("subject", subject, 0, _MAX_SUBJECT),
-            scopes=_scopes(scopes),
+            subject=checked_subject(subject),
+            scopes=checked_scopes(scopes),
             attributes=checked(attributes),
-            expires=_expiry(now, expires_in),
+            expires=expiry(now, expires_in),
             generations=(Generation(1, digest(token.encode()), now),),
         )
-        self._store.add(stored)
-        return IssuedToken(token, token_id, stored.tenant, stored.expires)
+        self._store.add(stored, TokenEvent(identifier, now, checked_actor(by), "issue", _described(stored)))
+        return IssuedToken(token, identifier, stored.tenant, stored.expires)
+
+    def rotate(
+        self,
+        token_id: str,
+        *,
+        overlap: timedelta = DEFAULT_OVERLAP,
+        complete_when_idle: timedelta | None = None,
+        at_most: timedelta | None = None,
+        most_live: int = MOST_LIVE,
+        key: str | None = None,
+        by: str = "",
+    ) -> Rotation:
+        """Make a new secret for a token; the old one lives on until the overlap ends, or ends at once for 0.
+
+        With `complete_when_idle` the old one ends when nobody has used it for that long: earlier than the
+        overlap if it can, later if it must, after `at_most` in any case (by default, the overlap).
+        `most_live` is how many secrets may live at once. `key` makes the call idempotent: repeated with
+        the same key it changes nothing and shows no secret. Raises ConfigurationError.
+        """
+        terms = Overlap(overlap, complete_when_idle, at_most, most_live)
+        rotation = b"" if key is None else sha256(checked_key(key).encode()).digest()
+        _, token = mint(checked_id(token_id))
+        repeated: list[Generation] = []
+
+        def edit(stored: StoredToken, now: datetime) -> tuple[StoredToken, dict[str, Any]] | None:
+            repeated[:] = [one for one in stored.generations if rotation and one.rotation == rotation]
+            if repeated:
+                return None
+            after = rotated(stored, digest(token.encode()), now, terms, rotation)
+            return after, {"generation": after.generations[-1].number, "overlap": overlap.total_seconds()}
+
+        stored = self._change(token_id, "rotate", by, edit)
+        made = repeated[0] if repeated else stored.generations[-1]
+        old_ends = max(
+            (one.ends for one in stored.generations if one.replaced == made.created and one.ends), default=None
+        )
+        return Rotation(None if repeated else token, stored.id, made.number, old_ends)
+
+    def undo(self, token_id: str, *, by: str = "") -> TokenInfo:
+        """Take a rotation back while its overlap lasts: the new secret ends at once, the old one lives on."""
+        return self._told(token_id, "undo", by, lambda stored, now: (undone(stored, now), {}))
+
+    # --- ending and pausing -------------------------------------------------------------------
+
+    def revoke(self, token_id: str, *, by: str = "") -> TokenInfo:
+        """End a token for good. Revoking again changes nothing."""
+        return self._told(
+            token_id, "revoke", by, lambda stored, now: None if stored.revoked else (evolve(stored, revoked=now), {})
+        )
+
+    def revoke_all(self, *, tenant: str, subject: str | None = None, by: str = "") -> "_TokenInfos":
+        """End every token of a tenant, or of one subject of it, and return those that were not ended before."""
+        found = [one for one in self._store.list(checked_tenant(tenant)) if subject is None or one.subject == subject]
+        return [self.revoke(one.id, by=by) for one in found if one.revoked is None]
+
+    def revoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
+        """End the token of which this is the string, whatever generation. Raises TokenNotFound.
+
+        The string must be a token's in every letter, or else whoever knows an id could end the token.
+        """
+        identifier = id_in(token.strip().encode())
+        stored = None if identifier is None else self._store.find(identifier)
+        found = digest(token.strip().encode())
+        if stored is None or all(generation.digest != found for generation in stored.generations):
+            raise TokenNotFound("that is no client token of this store")
+        return self.revoke(stored.id, by=by)
+
+    def suspend(self, token_id: str, *, by: str = "") -> TokenInfo:
+        """Refuse a token until it is resumed. Suspending again changes nothing."""
+        return self._told(
+            token_id,
+            "suspend",
+            by,
+            lambda stored, now: None if stored.suspended else (evolve(stored, suspended=now), {}),
+        )
+
+    def resume(self, token_id: str, *, by: str = "") -> TokenInfo:
+        """Accept a suspended token again."""
+        return self._told(
+            token_id, "resume", by, lambda stored, _: (evolve(stored, suspended=None), {}) if stored.suspended else None
+        )
+
+    def delete(self, token_id: str, *, by: str = "") -> None:
+        """Remove a token from the store. Its events stay."""
+        identifier = checked_id(token_id)
+        event = TokenEvent(identifier, datetime.now(UTC), checked_actor(by), "delete")
+        try:
+            there = self._store.delete(identifier, event)
+        finally:
+            self._verified.drop(identifier)
+        if not there:
+            told(identifier, None)
+
+    def edit(
+        self,
+        token_id: str,
+        *,
+        tenant: str | Literal[_Kept.KEPT] = _KEPT,
+        subject: str | Literal[_Kept.KEPT] = _KEPT,
+        scopes: Iterable[str] | Literal[_Kept.KEPT] = _KEPT,
+        attributes: Mapping[str, Any] | Literal[_Kept.KEPT] | None = _KEPT,
+        expires_in: timedelta | Literal[_Kept.KEPT] | None = _KEPT,
+        by: str = "",
+    ) -> TokenInfo:
+        """Change what a token says of its holder; what is not named stays. Raises ConfigurationError.
+
+        `expires_in` counts from now; None makes the token last.
+        """
+        fields: dict[str, Any] = {}
+        if tenant is not _KEPT:
+            fields["tenant"] = checked_tenant(tenant)
+        if subject is not _KEPT:
+            fields["subject"] = checked_subject(subject)
+        if scopes is not _KEPT:
+            fields["scopes"] = checked_scopes(scopes)
+        if attributes is not _KEPT:
+            fields["attributes"] = checked(attributes)
+        if expires_in is not _KEPT:
+            fields["expires"] = expiry(datetime.now(UTC), expires_in)
+
+        def edit(stored: StoredToken, _: datetime) -> tuple[StoredToken, dict[str, Any]] | None:
+            if stored.revoked is not None:
+                raise TokenConflict(f"client token {stored.id} is revoked for good; issue a new one")
+            after = evolve(stored, **fields)
+            if after == stored:
+                return None
+            before, now = _described(stored), _described(after)
+            return after, {name: [before[name], now[name]] for name in now if before[name] != now[name]}
+
+        return self._told(token_id, "edit", by, edit)
+
+    # --- looking ------------------------------------------------------------------------------
 
     def get(self, token_id: str) -> TokenInfo:
         """Return what is known of a token. Raises TokenNotFound."""
-        return _info(token_id, self._store.find(_checked_id(token_id)))
+        return told(token_id, self._store.find(checked_id(token_id)))
 
-    def list(self, *, tenant: str | None = None) -> list[TokenInfo]:
+    def events(self, token_id: str) -> "_Events":
+        """Return what was done to a token, oldest first, also to one that was deleted."""
+        return [*self._store.events(checked_id(token_id))]
+
+    def list(self, *, tenant: str | None = None) -> "_TokenInfos":
         """Return all tokens, oldest first, or those of one tenant."""
-        return [_info(stored.id, stored) for stored in self._store.list(tenant)]
+        return [told(stored.id, stored) for stored in self._store.list(tenant)]
 
-    def revoke(self, token_id: str) -> TokenInfo:
-        """End a token for good: here at once, in other processes within their revocation bound.
+    # --- the awaitable twins ------------------------------------------------------------------
 
-        Revoking again changes nothing. Raises TokenNotFound.
-        """
-        identifier = _checked_id(token_id)
-        try:
-            stored = self._store.revoke(identifier, datetime.now(UTC))
-        finally:  # a store that failed may have revoked it all the same
-            self._verified.drop(identifier)
-        return _info(identifier, stored)
+    aissue = awaitable(issue)
+    arotate = awaitable(rotate)
+    aundo = awaitable(undo)
+    arevoke = awaitable(revoke)
+    arevoke_all = awaitable(revoke_all)
+    arevoke_leaked = awaitable(revoke_leaked)
+    asuspend = awaitable(suspend)
+    aresume = awaitable(resume)
+    adelete = awaitable(delete)
+    aedit = awaitable(edit)
+    aget = awaitable(get)
+    aevents = awaitable(events)
+    alist = awaitable(list)  # noqa: A003 - the method above
 
-    async def aissue(
+    # --- how a change is made -----------------------------------------------------------------
+
+    def _told(
         self,
-        *,
-        tenant: str,
-        subject: str = "",
-        scopes: Iterable[str] = (),
-        attributes: Mapping[str, Any] | None = None,
-        expires_in: timedelta | None = None,
-    ) -> IssuedToken:
-        """Do what `issue` does without blocking the event loop."""
-        return await asyncio.to_thread(
-            self.issue, tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in
-        )
+        token_id: str,
+        action: str,
+        by: str,
+        edit: Callable[[StoredToken, datetime], tuple[StoredToken, dict[str, Any]] | None],
+    ) -> TokenInfo:
+        return told(token_id, self._change(token_id, action, by, edit))
 
-    async def aget(self, token_id: str) -> TokenInfo:
-        """Do what `get` does without blocking the event loop."""
-        return await asyncio.to_thread(self.get, token_id)
+    def _change(
+        self,
+        token_id: str,
+        action: str,
+        by: str,
+        edit: Callable[[StoredToken, datetime], tuple[StoredToken, dict[str, Any]] | None],
+    ) -> StoredToken:
+        identifier, actor = checked_id(token_id), checked_actor(by)
 
-    async def alist(self, *, tenant: str | None = None) -> "_TokenInfos":
-        """Do what `list` does without blocking the event loop."""
-        return await asyncio.to_thread(self.list, tenant=tenant)
+        def with_event(stored: StoredToken) -> tuple[StoredToken, TokenEvent] | None:
+            now = datetime.now(UTC)
+            edited = edit(stored, now)
+            return None if edited is None else (edited[0], TokenEvent(identifier, now, actor, action, edited[1]))
 
-    async def arevoke(self, token_id: str) -> TokenInfo:
-        """Do what `revoke` does without blocking the event loop."""
-        return await asyncio.to_thread(self.revoke, token_id)
-
-
-def _checked_id(token_id: str) -> str:
-    if not is_id(token_id):  # perhaps a whole token: not echoed
-        raise TokenNotFound(
-            "that is not a token's id: an id has 12 letters and digits and stands after atp_ in the token"
-        )
-    return token_id
+        try:
+            stored = self._store.change(identifier, with_event)
+        finally:  # a store that failed may have changed it all the same
+            self._verified.drop(identifier)
+        if stored is None:
+            raise TokenNotFound(f"there is no client token {identifier}; see the list of tokens for their ids")
+        return stored
 
 
-def _info(token_id: str, stored: StoredToken | None) -> TokenInfo:
-    if stored is None:
-        raise TokenNotFound(f"there is no client token {token_id}; see the list of tokens for their ids")
-    return TokenInfo(
-        id=stored.id,
-        tenant=stored.tenant,
-        subject=stored.subject,
-        scopes=stored.scopes,
-        attributes=read_only(stored.attributes),
-        created=stored.created,
-        expires=stored.expires,
-        revoked=stored.revoked,
-    )
-
-
-def _text(name: str, value: str, shortest: int, longest: int) -> str:
-    if not isinstance(value, str) or not shortest <= len(value) <= longest or not _is_plain(value):
-        raise ConfigurationError(
-            f"{name} must be {shortest} to {longest} printable characters, without spaces at its ends"
-        )
-    return value
-
-
-def _is_plain(value: str) -> bool:
-    return value.isprintable() and value == value.strip()
-
-
-def _scopes(scopes: Iterable[str]) -> frozenset[str]:
-    if isinstance(scopes, str):
-        raise ConfigurationError(f'scopes must be a list, as ["{_text("a scope", scopes, 1, _MAX_SCOPE)}"]')
-    found = frozenset(_text("a scope", scope, 1, _MAX_SCOPE) for scope in scopes)
-    for scope in found:
-        if " " in scope:
-            raise ConfigurationError(f"scope {scope!r} has a space in it; give each scope of its own")
-    return found
-
-
-def _expiry(now: datetime, expires_in: timedelta | None) -> datetime | None:
-    if expires_in is None:
-        return None
-    if not isinstance(expires_in, timedelta) or expires_in <= timedelta(0):
-        raise ConfigurationError("expires_in must be a positive timedelta, as timedelta(days=30)")
-    try:
-        return now + expires_in
-    except OverflowError:
-        raise ConfigurationError("expires_in is too long; leave it out for a token that does not expire") from None
+def _described(token: StoredToken) -> dict[str, Any]:
+    return {
+        "tenant": token.tenant,
+        "subject": token.subject,
+        "scopes": sorted(token.scopes),
+        "attributes": dict(token.attributes),
+        "expires": token.expires.isoformat() if token.expires else None,
+    }

@@ -8,12 +8,16 @@ Rules:
 4. A store that does not answer is the proxy's fault (503), never the client's (401). No refusal is
    ever cached.
 5. No exception is raised while a KeyError that holds a digest is being handled.
+6. Nothing verified is used unless the store said within the revocation bound that nothing was changed.
 """
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import partial
 from hashlib import sha256
 from hmac import compare_digest
 from types import NoneType
@@ -21,46 +25,69 @@ from types import NoneType
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import Unauthenticated
 from apitokenproxy.identity.attributes import read_only
-from apitokenproxy.identity.format import TOKEN_LENGTH, token_id
+from apitokenproxy.identity.changes import Changes
+from apitokenproxy.identity.format import TOKEN_LENGTH, id_in
+from apitokenproxy.identity.usage import Usage
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
 from apitokenproxy.messages import TOKEN_PREFIX, Caller, Presented, Request
 
 _GARBAGE = "what begins like a client token is not one (length, form or checksum)"
+_MOST_ALERTED = 10_000
+_log = logging.getLogger("apitokenproxy")
 _NOBODY = (Generation(0, bytes(32), datetime(1970, 1, 1, tzinfo=UTC)),)
 
 
 class ClientTokens:
     """An Authenticator for client tokens, over a store and a cache of verified tokens.
 
+    `outage` (seconds) is for how long verified tokens go on working while the store does not answer.
     `clock` returns seconds since the epoch; expiry is judged by it.
     """
 
-    def __init__(self, store: TokenStore, verified: Verified, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: TokenStore, verified: Verified, clock: Callable[[], float] = time.time, *, outage: float = 0.0
+    ) -> None:
         self._store = store
         self._verified = verified
+        self._changes = Changes(verified, outage=outage)
+        self._usage = Usage(store)
         self._clock = clock
 
     def bind(self, colour: Colour) -> "BoundClientTokens":
         """Return the authenticator in one colour. Raises ConfigurationError when the store has another."""
         find: Callable[[str], Awaitable[StoredToken | None]] = colour.lift(self._store.find, (StoredToken, NoneType))
-        return BoundClientTokens(find, self._verified, self._clock)
+        ask: Callable[[], Awaitable[int]] = colour.lift(self._store.changes, int)
+        hear = partial(self._changes.hear, ask, colour)
+        return BoundClientTokens(find, hear, self._changes, self._usage, self._verified, self._clock)
+
+    def close(self) -> None:
+        """Write down how often tokens were used."""
+        self._usage.close()
 
 
 class BoundClientTokens:
     """ClientTokens in one colour."""
 
-    __slots__ = ("_clock", "_find", "_verified")
+    __slots__ = ("_alerted", "_changes", "_clock", "_count", "_find", "_hear", "_usage", "_verified")
 
     def __init__(
         self,
         find: Callable[[str], Awaitable[StoredToken | None]],
+        hear: Callable[[], Awaitable[None]],
+        changes: Changes,
+        usage: Usage,
         verified: Verified,
         clock: Callable[[], float],
     ) -> None:
         self._find = find
+        self._hear = hear
+        self._changes = changes
+        self._usage = usage
+        self._count = usage.count
         self._verified = verified
         self._clock = clock
+        self._alerted: set[tuple[str, int]] = set()
 
     async def authenticate(self, presented: Presented | None, _request: Request) -> Caller | None:
         """Return the caller, or None for what is not a client token.
@@ -76,15 +103,27 @@ class BoundClientTokens:
             raise Unauthenticated(_GARBAGE)
         digest = sha256(token).digest()
         caller = self._verified.get(digest, self._clock())
-        if caller is not None:
-            return caller
-        identifier = token_id(token)
-        if identifier is None:
-            raise Unauthenticated(_GARBAGE)
+        if caller is None:
+            identifier = id_in(token)
+            if identifier is None:
+                raise Unauthenticated(_GARBAGE)
+            caller = await self._ask(identifier, digest)
+        self._count(caller)
+        return caller
+
+    async def _ask(self, identifier: str, digest: bytes) -> Caller:
+        """Ask the store: whether anything was changed, and for the token if it is not known already."""
+        self._usage.keep_writing()
+        if not self._verified.is_fresh():
+            await self._hear()
+            caller = self._verified.get(digest, self._clock())
+            if caller is not None:
+                return caller
         return await self._verify(identifier, digest)
 
     async def _verify(self, identifier: str, digest: bytes) -> Caller:
-        ticket = self._verified.begin()
+        self._changes.raise_if_paused()
+        era = self._verified.begin()
         stored = await self._find(identifier)
         matching = None
         for generation in (stored and stored.generations) or _NOBODY:
@@ -99,8 +138,11 @@ class BoundClientTokens:
             raise Unauthenticated(f"client token {identifier} is revoked")
         if stored.expires is not None and stored.expires <= now:
             raise Unauthenticated(f"client token {identifier} has expired")
-        if matching.retired is not None and matching.retired <= now:
+        if stored.suspended is not None:
+            raise Unauthenticated(f"client token {identifier} is suspended")
+        if matching.ends is not None and matching.ends <= now:
             raise Unauthenticated(f"generation {matching.number} of client token {identifier} is retired")
+        self._alert(stored, matching, now)
         caller = Caller(
             tenant=stored.tenant,
             subject=stored.subject,
@@ -108,9 +150,37 @@ class BoundClientTokens:
             attributes=read_only(stored.attributes),
             token_id=stored.id,
             generation=matching.number,
+            notice=_notice(matching),
         )
-        self._verified.fill(digest, caller, _earliest(stored.expires, matching.retired), ticket)
+        self._verified.fill(digest, caller, _earliest(stored.expires, matching.ends), era)
         return caller
+
+    def _alert(self, stored: StoredToken, generation: Generation, now: datetime) -> None:
+        """Tell the log, once a process, that somebody still uses a secret which should have ended by now."""
+        late = generation.idle is not None and generation.retired is not None and generation.retired <= now
+        if late and (stored.id, generation.number) not in self._alerted:
+            if len(self._alerted) >= _MOST_ALERTED:
+                self._alerted.clear()
+            self._alerted.add((stored.id, generation.number))
+            _log.warning(
+                "generation %d of client token %s of %s is still used: it should have ended %s and will end %s",
+                *(generation.number, stored.id, stored.tenant),
+                *(f"{end:%Y-%m-%d %H:%M} UTC" for end in (generation.retired, generation.latest)),
+            )
+
+
+def _notice(generation: Generation) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that tell a client to change to its new token.
+
+    They are written as Deprecation (RFC 9745) and Sunset (RFC 8594) are. Those names belong to the
+    upstream, which may want to say the same of its own API.
+    """
+    if generation.replaced is None or generation.ends is None:
+        return ()
+    return (
+        (b"token-deprecation", b"@%d" % generation.replaced.timestamp()),
+        (b"token-sunset", format_datetime(generation.ends, usegmt=True).encode()),
+    )
 
 
 def _earliest(*ends: datetime | None) -> float:

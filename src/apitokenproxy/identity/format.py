@@ -14,6 +14,7 @@ without asking the store, and a scanner that finds a token's shape can tell it f
 import re
 import secrets
 import zlib
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 from apitokenproxy.messages import TOKEN_PREFIX
@@ -35,6 +36,8 @@ It uses nothing that RE2, Hyperscan, PCRE and Python do not agree on.
 """
 
 _TOKEN = re.compile(SCAN_REGEX.encode())
+# Looking ahead, so that one that begins within another is found too.
+_ANYWHERE = re.compile(b"(?=(" + SCAN_REGEX.encode() + b"))")
 _ID = re.compile(r"[0-9A-Za-z]{12}")
 
 
@@ -45,13 +48,21 @@ def mint(token_id: str | None = None) -> tuple[str, str]:
     return identifier, head + _checksum(head.encode()).decode()
 
 
-def token_id(token: bytes) -> str | None:
+def id_in(token: bytes) -> str | None:
     """Return the id in `token`, or None for what is not well formed or fails its checksum."""
     if len(token) != TOKEN_LENGTH or _TOKEN.fullmatch(token) is None:
         return None
     if _checksum(token[:_CHECKSUM_START]) != token[_CHECKSUM_START:]:
         return None
     return token[_ID_START:_ID_END].decode()
+
+
+def found_in(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
+    """Yield the number of the line (from 1) and the id of every client token in a text, also one in another word."""
+    for number, line in enumerate(lines, 1):
+        for match in _ANYWHERE.finditer(line):
+            if identifier := id_in(match[1]):
+                yield number, identifier
 
 
 def is_id(text: str) -> bool:

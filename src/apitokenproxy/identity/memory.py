@@ -1,13 +1,13 @@
 """MemoryStore: client tokens that end with the process. For tests, demos and scripts."""
 
-from datetime import datetime
+from collections.abc import Sequence
 from threading import Lock
 
 from attrs import evolve
 
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.errors import StoreUnavailable
-from apitokenproxy.interfaces import StoredToken
+from apitokenproxy.interfaces import Edit, Generation, StoredToken, TokenEvent, Uses
 
 
 class MemoryStore:
@@ -15,7 +15,9 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._tokens: dict[str, StoredToken] = {}
-        self._digests: set[bytes] = set()
+        self._owners: dict[bytes, str] = {}
+        self._events: list[TokenEvent] = []
+        self._changes = 0
         self._lock = Lock()
 
     @nonblocking
@@ -24,23 +26,65 @@ class MemoryStore:
         return self._tokens.get(token_id)
 
     @nonblocking
-    def add(self, token: StoredToken) -> None:
+    def add(self, token: StoredToken, event: TokenEvent) -> None:
         """Keep a new token. Raises StoreUnavailable when its id or a digest is there already."""
         with self._lock:
-            digests = [generation.digest for generation in token.generations]
-            if token.id in self._tokens or not self._digests.isdisjoint(digests):
-                raise StoreUnavailable(f"the memory store has a token with the id {token.id} or its digest already")
-            self._digests.update(digests)
-            self._tokens[token.id] = token
+            if token.id in self._tokens:
+                raise StoreUnavailable(f"the memory store has a token with the id {token.id} already")
+            self._put(token, event)
 
     @nonblocking
-    def revoke(self, token_id: str, when: datetime) -> StoredToken | None:
-        """Mark it revoked (the first time stays) and return it; None when there is none."""
+    def change(self, token_id: str, edit: Edit) -> StoredToken | None:
+        """Apply `edit` to a token and return what it is now; None when there is none."""
         with self._lock:
             token = self._tokens.get(token_id)
-            if token is not None and token.revoked is None:
-                token = self._tokens[token_id] = evolve(token, revoked=when)
-            return token
+            edited = None if token is None else edit(token)
+            if token is None or edited is None:
+                return token
+            after, event = edited
+            uses = {one.number: (one.first_used, one.last_used, one.uses) for one in token.generations}
+            kept = (
+                evolve(one, first_used=first, last_used=last, uses=count)
+                for one in after.generations
+                for first, last, count in (uses.get(one.number, (None, None, 0)),)
+            )
+            after = evolve(after, generations=tuple(kept))
+            self._put(after, event)
+            self._changes += 1
+            return after
+
+    @nonblocking
+    def delete(self, token_id: str, event: TokenEvent) -> bool:
+        """Remove a token but not its events; False when there is none."""
+        with self._lock:
+            token = self._tokens.pop(token_id, None)
+            if token is None:
+                return False
+            for generation in token.generations:
+                del self._owners[generation.digest]
+            self._events.append(event)
+            self._changes += 1
+            return True
+
+    @nonblocking
+    def changes(self) -> int:
+        """Return how many changes were made."""
+        return self._changes
+
+    @nonblocking
+    def note(self, uses: Sequence[Uses]) -> None:
+        """Add to the counts of generations, those that are still there."""
+        with self._lock:
+            for use in uses:
+                if token := self._tokens.get(use.token_id):
+                    used = (_used(one, use) if one.number == use.generation else one for one in token.generations)
+                    self._tokens[use.token_id] = evolve(token, generations=tuple(used))
+
+    @nonblocking
+    def events(self, token_id: str) -> list[TokenEvent]:
+        """Return what was done to a token, oldest first."""
+        with self._lock:
+            return [event for event in self._events if event.token_id == token_id]
 
     @nonblocking
     def list(self, tenant: str | None = None) -> list[StoredToken]:
@@ -52,3 +96,22 @@ class MemoryStore:
     @nonblocking
     def close(self) -> None:
         """Do nothing: closing keeps the tokens, as it does in every store."""
+
+    def _put(self, token: StoredToken, event: TokenEvent) -> None:
+        digests = {generation.digest for generation in token.generations}
+        if len(digests) < len(token.generations) or any(
+            self._owners.get(digest, token.id) != token.id for digest in digests
+        ):
+            raise StoreUnavailable(f"the memory store has a digest of the token {token.id} already")
+        self._owners.update(dict.fromkeys(digests, token.id))
+        self._tokens[token.id] = token
+        self._events.append(event)
+
+
+def _used(generation: Generation, use: Uses) -> Generation:
+    return evolve(
+        generation,
+        first_used=min(generation.first_used or use.first, use.first),
+        last_used=max(generation.last_used or use.last, use.last),
+        uses=generation.uses + use.count,
+    )

@@ -1,137 +1,148 @@
-"""SqlStore: client tokens in an SQL database. The only module that imports SQLAlchemy.
+"""SqlStore: client tokens in an SQL database, SQLite or PostgreSQL.
 
 Rules:
 1. Values reach SQL as parameters only. Neither they nor a digest show in SQLAlchemy's log or errors.
 2. An engine is made lazily and belongs to one process: a forked child makes its own and neither
    uses nor closes what it inherited (SQLite: "How To Corrupt", 2.6).
-3. A statement that writes comes first in its transaction: SQLite waits for the write lock only there.
+3. A change counts itself first: that takes the write lock of SQLite, and in PostgreSQL that of the one
+   row that holds the count. So what it then reads is what it replaces.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
-from apitokenproxy.identity import rows, sqlite_file
-from apitokenproxy.interfaces import StoredToken
-from apitokenproxy.messages import Hidden
+from apitokenproxy.identity import rows
+from apitokenproxy.interfaces import Edit, Generation, StoredToken, TokenEvent, Uses
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, SQLAlchemyError
-    from sqlalchemy.pool import QueuePool
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from apitokenproxy.identity import tables
+    from apitokenproxy.identity.postgres import Postgres
+    from apitokenproxy.identity.schema import bring_up_to_date
+    from apitokenproxy.identity.sqlite import SqliteFile
 except ImportError:
     raise ConfigurationError("store: an SQL store needs SQLAlchemy; install apitokenproxy[sql]") from None
 
-_VERSION = 1
 
+class Database(Protocol):
+    """A kind of database. `name` is what it is called in messages; it holds no password."""
 
-class _Digest(sa.TypeDecorator[bytes]):
-    """A digest; SQLAlchemy logs the rows it reads at DEBUG, so what it reads is hidden."""
+    name: str
 
-    impl = sa.LargeBinary(32)
-    cache_ok = True
+    def prepare(self) -> None:
+        """Make what must be there before the first connection. Raises ConfigurationError."""
 
-    def process_result_value(self, value: bytes | None, _dialect: sa.Dialect) -> bytes | None:
-        return None if value is None else Hidden(value)
+    def make_engine(self) -> sa.Engine:
+        """Return an engine of this process."""
 
+    def alone(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+        """Return a connection in a transaction that no other process may hold at the same time."""
 
-# `rows` says what stands in the columns.
-_METADATA = sa.MetaData()
-_META = sa.Table(
-    "meta",
-    _METADATA,
-    sa.Column("name", sa.String(32), primary_key=True),
-    sa.Column("value", sa.String(64), nullable=False),
-)
-_TOKENS = sa.Table(
-    "tokens",
-    _METADATA,
-    sa.Column("id", sa.String(12), primary_key=True),
-    sa.Column("tenant", sa.String(128), nullable=False, index=True),
-    sa.Column("subject", sa.String(256), nullable=False),
-    sa.Column("scopes", sa.Text, nullable=False),
-    sa.Column("attributes", sa.Text, nullable=False),
-    sa.Column("created", sa.BigInteger, nullable=False),
-    sa.Column("expires", sa.BigInteger),
-    sa.Column("revoked", sa.BigInteger),
-)
-_GENERATIONS = sa.Table(
-    "generations",
-    _METADATA,
-    sa.Column("token_id", sa.ForeignKey("tokens.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("digest", _Digest, nullable=False, unique=True),
-    sa.Column("created", sa.BigInteger, nullable=False),
-    sa.Column("retired", sa.BigInteger),
-)
-_SELECT = sa.select(
-    _TOKENS,
-    _GENERATIONS.c.number,
-    _GENERATIONS.c.digest,
-    _GENERATIONS.c.created.label("generation_created"),
-    _GENERATIONS.c.retired,
-).outerjoin_from(_TOKENS, _GENERATIONS)
-_FIND = _SELECT.where(_TOKENS.c.id == sa.bindparam("token_id")).order_by(_GENERATIONS.c.number)
-_LIST = _SELECT.order_by(_TOKENS.c.created, _TOKENS.c.id, _GENERATIONS.c.number)
-_REVOKE = (
-    sa.update(_TOKENS)
-    .where(_TOKENS.c.id == sa.bindparam("token_id"), _TOKENS.c.revoked.is_(None))
-    .values(revoked=sa.bindparam("moment"))
-)
-_READ_VERSION = sa.select(_META.c.value).where(_META.c.name == "schema")
+    def meaning(self, error: Exception) -> str:
+        """Return what an error says, and what to do, as the rest of a sentence."""
 
 
 class SqlStore:
-    """A TokenStore in an SQLite database: `sqlite:///relative/path.db` or `sqlite:////absolute/path.db`.
+    """A TokenStore at `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:pw@host/db`.
 
-    Building one tries it: the file is made when it is not there (mode 0600) and the schema with it.
-    Nothing stays open. `busy_timeout` (seconds) is how long a call waits for another program's lock.
+    Building one tries it: an SQLite file is made when it is not there (mode 0600), and the schema is
+    made or brought up to date. Nothing stays open. `busy_timeout` (seconds) is how long a call waits
+    for another program's lock.
 
     Building raises ConfigurationError with one sentence that says what to do; methods raise
     StoreUnavailable.
     """
 
     def __init__(self, url: str, *, busy_timeout: float = 5.0) -> None:
-        self._path = sqlite_file.path_of(url)
-        self._busy_timeout = busy_timeout
+        kind = SqliteFile if url.startswith("sqlite:") else Postgres
+        self._database: Database = kind(url, busy_timeout)
         self._engines: dict[int, sa.Engine] = {}
-        sqlite_file.prepare(self._path, busy_timeout)
+        self._database.prepare()
         try:
-            self._try()
+            with self._database.alone(self._engine()) as connection:
+                bring_up_to_date(connection, self._database.name)
         except SQLAlchemyError as error:
-            raise ConfigurationError(f"store {self._path} {_meaning(error)}") from None
+            raise ConfigurationError(f"store {self._database.name} {self._database.meaning(error)}") from None
         finally:
             self.close()
 
     def find(self, token_id: str) -> StoredToken | None:
         """Return the token with that id. Raises StoreUnavailable."""
-        with self._translated(), self._engine().connect() as connection:
-            return rows.one(connection.execute(_FIND, {"token_id": token_id}))
+        with self._connection() as connection:
+            return rows.one(connection.execute(tables.FIND, {"token_id": token_id}))
 
-    def add(self, token: StoredToken) -> None:
+    def add(self, token: StoredToken, event: TokenEvent) -> None:
         """Keep a new token. Raises StoreUnavailable, also when its id or a digest is there already."""
         row, generations = rows.of(token)
-        with self._translated(), self._engine().begin() as connection:
-            connection.execute(_TOKENS.insert(), row)
+        with self._connection() as connection:
+            connection.execute(tables.TOKENS.insert(), row)
             if generations:
-                connection.execute(_GENERATIONS.insert(), generations)
+                connection.execute(tables.GENERATIONS.insert(), generations)
+            connection.execute(tables.EVENTS.insert(), rows.of_event(event))
+            connection.commit()
 
-    def revoke(self, token_id: str, when: datetime) -> StoredToken | None:
-        """Mark it revoked (the first time stays) and return it; None when there is none.
+    def change(self, token_id: str, edit: Edit) -> StoredToken | None:
+        """Apply `edit` to a token and return what it is now; None when there is none. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            connection.execute(tables.COUNT)
+            token = rows.one(connection.execute(tables.FIND, {"token_id": token_id}))
+            edited = None if token is None else edit(token)
+            if token is None or edited is None:
+                return token
+            after, event = edited
+            row, _ = rows.of(after)
+            connection.execute(tables.UPDATE_TOKEN, {"token_id": row.pop("id"), **row})
+            self._change_generations(connection, token, after.generations)
+            connection.execute(tables.EVENTS.insert(), rows.of_event(event))
+            connection.commit()
+            return after
 
-        Raises StoreUnavailable.
-        """
-        with self._translated(), self._engine().begin() as connection:
-            connection.execute(_REVOKE, {"token_id": token_id, "moment": rows.micros(when)})
-            return rows.one(connection.execute(_FIND, {"token_id": token_id}))
+    def _change_generations(self, connection: sa.Connection, token: StoredToken, after: Sequence[Generation]) -> None:
+        before = {generation.number: generation for generation in token.generations}
+        for generation in after:
+            row = rows.of_generation(token.id, generation)
+            if generation.number not in before:
+                connection.execute(tables.GENERATIONS.insert(), row)
+            elif generation != before[generation.number]:
+                where = {"of": row.pop("token_id"), "at": row.pop("number")}
+                connection.execute(tables.UPDATE_GENERATION, where | row)
+
+    def delete(self, token_id: str, event: TokenEvent) -> bool:
+        """Remove a token but not its events; False when there is none. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            connection.execute(tables.COUNT)
+            if not connection.execute(tables.DELETE, {"token_id": token_id}).rowcount:
+                return False
+            connection.execute(tables.EVENTS.insert(), rows.of_event(event))
+            connection.commit()
+            return True
+
+    def changes(self) -> int:
+        """Return a number that every change makes another. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            return int(connection.execute(tables.READ_CHANGES).scalar_one())
+
+    def note(self, uses: Sequence[Uses]) -> None:
+        """Add to the counts of generations, those that are still there. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            if uses:
+                connection.execute(tables.NOTE, [rows.of_uses(one) for one in uses])
+                connection.commit()
+
+    def events(self, token_id: str) -> list[TokenEvent]:
+        """Return what was done to a token, oldest first. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            return [rows.event(row) for row in connection.execute(tables.READ_EVENTS, {"token_id": token_id})]
 
     def list(self, tenant: str | None = None) -> list[StoredToken]:
         """Return all tokens, oldest first, or those of one tenant. Raises StoreUnavailable."""
-        statement = _LIST if tenant is None else _LIST.where(_TOKENS.c.tenant == tenant)
-        with self._translated(), self._engine().connect() as connection:
+        statement = tables.LIST if tenant is None else tables.LIST.where(tables.TOKENS.c.tenant == tenant)
+        with self._connection() as connection:
             return rows.tokens(connection.execute(statement))
 
     def close(self) -> None:
@@ -144,59 +155,13 @@ class SqlStore:
         # No lock, which a fork could leave locked: of two engines made at once one is never used.
         pid = os.getpid()
         engine = self._engines.get(pid)
-        return engine if engine is not None else self._engines.setdefault(pid, self._make_engine())
-
-    def _make_engine(self) -> sa.Engine:
-        return sa.create_engine(
-            "sqlite://",
-            creator=partial(sqlite_file.connect, self._path, self._busy_timeout),
-            poolclass=QueuePool,
-            pool_size=8,
-            max_overflow=-1,  # a connection a thread at most: the server's threads are the bound
-            pool_use_lifo=True,
-            hide_parameters=True,
-        )
+        return engine if engine is not None else self._engines.setdefault(pid, self._database.make_engine())
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Yield a connection; what is not committed is undone."""
         try:
-            yield
+            with self._engine().connect() as connection:
+                yield connection
         except (SQLAlchemyError, OSError) as error:
-            raise StoreUnavailable(f"store {self._path} {_meaning(error)}") from None
-
-    # --- the schema -------------------------------------------------------------------------
-
-    def _try(self) -> None:
-        with self._engine().connect() as plain:
-            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # of several processes, one makes the schema
-            present = set(sa.inspect(connection).get_table_names()).intersection(_METADATA.tables)
-            if present:
-                self._check_schema(connection, present)
-            else:
-                _METADATA.create_all(connection, checkfirst=False)
-                connection.execute(_META.insert(), {"name": "schema", "value": str(_VERSION)})
-            connection.exec_driver_sql("COMMIT")
-
-    def _check_schema(self, connection: sa.Connection, present: set[str]) -> None:
-        version = _version(connection) if _META.name in present else None
-        if version is not None and version > _VERSION:
-            raise ConfigurationError(
-                f"store {self._path} has schema version {version}, and this apitokenproxy knows version {_VERSION}; "
-                "upgrade apitokenproxy or name another path"
-            )
-        if version != _VERSION or present != set(_METADATA.tables):
-            raise ConfigurationError(f"store {self._path} belongs to another program; name another path")
-        # Changes nothing, and fails where SQLite had to open the file read-only.
-        connection.execute(sa.update(_META).where(sa.false()).values(value=str(_VERSION)))
-
-
-def _version(connection: sa.Connection) -> int | None:
-    try:
-        return int(connection.execute(_READ_VERSION).scalar_one())
-    except (OperationalError, InvalidRequestError, ValueError):  # another program's columns, no row, no number
-        return None
-
-
-def _meaning(error: Exception) -> str:
-    return sqlite_file.meaning(error.orig if isinstance(error, DBAPIError) else error)
+            raise StoreUnavailable(f"store {self._database.name} {self._database.meaning(error)}") from None

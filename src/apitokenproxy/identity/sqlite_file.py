@@ -37,13 +37,11 @@ def path_of(url: str) -> str:
 
     Raises ConfigurationError, without the URL in its text: another kind may hold a password.
     """
-    if not url.startswith(_SCHEME):
-        raise ConfigurationError("store: only sqlite:///PATH (and memory:) is supported in this version")
     path = url.removeprefix(_SCHEME)
-    if path in {"", ":memory:"}:
+    if path in {url, "", ":memory:"}:
         raise ConfigurationError("store: for tokens that end with the process write memory:, else sqlite:///PATH")
     if "?" in path or "\0" in path:
-        raise ConfigurationError("store: only sqlite:///PATH is supported in this version, without options after it")
+        raise ConfigurationError("store: sqlite:///PATH takes no options after it")
     return os.path.abspath(path)  # noqa: PTH100 - Path.resolve would follow links
 
 

@@ -1,0 +1,89 @@
+"""What the commands about tokens share: their options, the open store, and who runs them."""
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NoReturn
+
+import click
+
+from apitokenproxy.config import read_config
+from apitokenproxy.durations import parse_duration
+from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound
+from apitokenproxy.identity.authority import TokenAuthority
+from apitokenproxy.proxy import Proxy
+
+id_argument = click.argument("token_id", metavar="ID")
+
+
+def attributes(_context: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read K=V pairs."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{pair!r} is not like org=octocat")
+        found[key] = value
+    return found
+
+
+def duration(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """Read a duration, which may be 0s."""
+    try:
+        return None if text is None else parse_duration(text)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def lifetime(context: click.Context, parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """Read a duration that is some time."""
+    found = duration(context, parameter, text)
+    if found == timedelta():
+        raise click.BadParameter(f"{text!r} is no time at all")
+    return found
+
+
+def _proxy(config: str) -> Proxy:
+    settings = read_config(config)
+    if settings["store"] == "memory:":
+        raise ConfigurationError(
+            f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
+        )
+    # Nothing is forwarded, so nothing is recorded: an audit file made here could have the wrong owner.
+    return Proxy(**settings | {"audit": None})
+
+
+@contextmanager
+def opened(config: str, token_id: str | None = None) -> Iterator[TokenAuthority]:
+    """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1."""
+    proxy = _proxy(config)
+    try:
+        yield proxy.tokens
+    except TokenNotFound:
+        if token_id is None:
+            raise
+        _no_such(token_id)
+    except TokenConflict as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(1)
+    finally:
+        proxy.close()
+
+
+def _no_such(token_id: str) -> NoReturn:
+    shown = f"{token_id[:8]}…" if token_id.startswith("atp_") else token_id
+    hint = "; that is a token, not its id" if token_id.startswith("atp_") else ""
+    click.secho(
+        f"error: there is no token with the id {shown}{hint}; see: apitokenproxy tokens list", fg="red", err=True
+    )
+    sys.exit(1)
+
+
+def person() -> str:
+    """Return who runs the command, for the token's events."""
+    try:
+        return f"{getpass.getuser()} (command line)"
+    except (OSError, KeyError):  # no name for this user id
+        return "command line"
