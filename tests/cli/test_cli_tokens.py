@@ -153,3 +153,109 @@ def test_no_token_is_issued_when_nobody_could_read_it(folder: Path, upstream: Up
     assert done.code == 1
     assert done.err == "error: stdout is closed, so nobody could read the token; no token was issued\n"
     assert not (folder / "tokens.db").exists()
+
+
+def test_rotate_prints_the_new_token_alone(folder: Path) -> None:
+    """The details go to stderr; repeated with its key it prints no token, and says what to do if it was lost."""
+    identifier = str(issue(folder, "--tenant", "acme")["id"])
+    first = run("tokens", "rotate", identifier, "--overlap", "12h", "--key", "k", folder=folder)
+    assert (first.code, bool(TOKEN.fullmatch(first.out.strip())), first.out[4:16]) == (0, True, identifier)
+    assert first.err.startswith(f"generation 2 of {identifier}; the old secret ends 20")
+    again = run("tokens", "rotate", identifier, "--key", "k", folder=folder)
+    assert (again.code, again.out) == (0, "")
+    assert f"apitokenproxy tokens undo {identifier}" in again.err
+    refused = run("tokens", "rotate", identifier, folder=folder)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.startswith(f"error: client token {identifier} has generation 1 retiring until")
+
+
+def test_a_life_on_the_command_line(folder: Path) -> None:
+    """Each command says what it did, and the events say who did it."""
+    issued = issue(folder, "--tenant", "acme", "--scope", "a")
+    identifier = str(issued["id"])
+    said = [
+        run("tokens", *words, folder=folder).out
+        for words in (
+            ("rotate", identifier, "--json"),
+            ("undo", identifier),
+            ("suspend", identifier),
+            ("resume", identifier),
+            ("edit", identifier, "--no-scopes", "--subject", "ci"),
+        )
+    ]
+    assert json.loads(said[0])["generation"] == 2
+    assert said[1:] == [
+        f"the last rotation of {identifier} is undone\n",
+        f"{identifier} of acme is suspended\n",
+        f"{identifier} of acme is active\n",
+        f"{identifier} of acme is changed\n",
+    ]
+    told = json.loads(run("tokens", "show", identifier, "--json", folder=folder).out)
+    assert (told["subject"], told["scopes"]) == ("ci", [])
+    assert [event["action"] for event in told["events"]] == ["issue", "rotate", "undo", "suspend", "resume", "edit"]
+    assert {event["by"].endswith(" (command line)") for event in told["events"]} == {True}
+    assert run("tokens", "delete", identifier, folder=folder).out == f"{identifier} is deleted\n"
+    assert run("tokens", "show", identifier, folder=folder).code == 1
+
+
+def test_an_old_secret_that_is_still_there_is_listed(folder: Path) -> None:
+    """Until when it lives, and whether anybody uses it."""
+    identifier = str(issue(folder, "--tenant", "acme")["id"])
+    run("tokens", "rotate", identifier, folder=folder)
+    row = run("tokens", "list", folder=folder).out.splitlines()[1]
+    assert row.rstrip().endswith(", not used")
+    assert "  1 until 20" in row
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["revoke"], "name one of: an ID, --tenant"),
+        (["revoke", NOBODY, "--tenant", "acme"], "name one of: an ID, --tenant"),
+        (["revoke", "--subject", "ci"], "name one of: an ID, --tenant"),
+        (["edit", NOBODY], "name what is to be changed"),
+        (["edit", NOBODY, "--scope", "a", "--no-scopes"], "name either new ones or none"),
+        (["rotate", NOBODY, "--overlap", "soon"], "'soon' is not a duration"),
+    ],
+)
+def test_words_that_do_not_go_together_are_usage_errors(folder: Path, words: list[str], sentence: str) -> None:
+    """Exit code 2, and the sentence says what to name."""
+    done = run("tokens", *words, folder=folder)
+    assert (done.code, done.out) == (2, "")
+    assert sentence in done.err
+
+
+def test_a_leaked_token_is_revoked_from_stdin(folder: Path) -> None:
+    """So that it stands in no history of commands; what is no token of ours is one sentence, and not repeated."""
+    token = str(issue(folder, "--tenant", "acme")["token"])
+    assert run("tokens", "revoke", "--token-stdin", folder=folder, stdin=f"{token}\n").out == (
+        f"{token[4:16]} of acme is revoked\n"
+    )
+    wrong = run("tokens", "revoke", "--token-stdin", folder=folder, stdin="atp_nothing_of_ours")
+    assert (wrong.code, "nothing_of_ours" in wrong.err) == (1, False)
+    assert "no client token of this store" in wrong.err
+
+
+def test_a_tenant_is_revoked_at_once(folder: Path) -> None:
+    """Or one subject of it."""
+    for subject in ("a", "a", "b"):
+        issue(folder, "--tenant", "acme", "--subject", subject)
+    assert run("tokens", "revoke", "--tenant", "acme", "--subject", "a", folder=folder).out == (
+        "2 tokens of acme are revoked\n"
+    )
+    assert run("tokens", "revoke", "--tenant", "acme", folder=folder).out == "1 token of acme is revoked\n"
+
+
+def test_tokens_are_found_in_files(folder: Path) -> None:
+    """By form and checksum: with file and line, exit code 1; what only looks like one is not told."""
+    issued = issue(folder, "--tenant", "acme")
+    token, identifier = str(issued["token"]), issued["id"]
+    almost = token[:-1] + ("0" if token[-1] != "0" else "1")
+    (folder / "app.env").write_bytes(b"\xff\xfe\n\nKEY=" + token.encode() + b";x\n" + almost.encode() + b"\n")
+    (folder / "clean.txt").write_text("nothing here\n")
+    (folder / "apitokenproxy.toml").unlink()
+    found = run("tokens", "scan", "app.env", "clean.txt", folder=folder)
+    assert (found.code, found.out) == (1, f"app.env:3: a client token with the id {identifier}\n")
+    assert token not in found.out + found.err
+    clean = run("tokens", "scan", "clean.txt", folder=folder)
+    assert (clean.code, clean.out, clean.err) == (0, "", "")

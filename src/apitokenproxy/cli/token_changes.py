@@ -106,7 +106,8 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
     with opened(config, token_id) as authority:
         if tenant is not None:
             ended = authority.revoke_all(tenant=tenant, subject=subject, by=person())
-            click.echo(f"{len(ended)} tokens of {tenant} are revoked")
+            tokens, are = ("token", "is") if len(ended) == 1 else ("tokens", "are")
+            click.echo(f"{len(ended)} {tokens} of {tenant} {are} revoked")
             return
         if token_id is not None:
             info = authority.revoke(token_id, by=person())

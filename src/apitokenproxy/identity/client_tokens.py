@@ -11,7 +11,6 @@ Rules:
 6. Nothing verified is used unless the store said within the revocation bound that nothing was changed.
 """
 
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -33,8 +32,6 @@ from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
 from apitokenproxy.messages import TOKEN_PREFIX, Caller, Presented, Request
 
 _GARBAGE = "what begins like a client token is not one (length, form or checksum)"
-_MOST_ALERTED = 10_000
-_log = logging.getLogger("apitokenproxy")
 _NOBODY = (Generation(0, bytes(32), datetime(1970, 1, 1, tzinfo=UTC)),)
 
 
@@ -69,7 +66,7 @@ class ClientTokens:
 class BoundClientTokens:
     """ClientTokens in one colour."""
 
-    __slots__ = ("_alerted", "_changes", "_clock", "_count", "_find", "_hear", "_usage", "_verified")
+    __slots__ = ("_changes", "_clock", "_count", "_find", "_hear", "_usage", "_verified")
 
     def __init__(
         self,
@@ -87,7 +84,6 @@ class BoundClientTokens:
         self._count = usage.count
         self._verified = verified
         self._clock = clock
-        self._alerted: set[tuple[str, int]] = set()
 
     async def authenticate(self, presented: Presented | None, _request: Request) -> Caller | None:
         """Return the caller, or None for what is not a client token.
@@ -142,7 +138,7 @@ class BoundClientTokens:
             raise Unauthenticated(f"client token {identifier} is suspended")
         if matching.ends is not None and matching.ends <= now:
             raise Unauthenticated(f"generation {matching.number} of client token {identifier} is retired")
-        self._alert(stored, matching, now)
+        self._usage.alert(stored, matching, now)
         caller = Caller(
             tenant=stored.tenant,
             subject=stored.subject,
@@ -154,19 +150,6 @@ class BoundClientTokens:
         )
         self._verified.fill(digest, caller, _earliest(stored.expires, matching.ends), era)
         return caller
-
-    def _alert(self, stored: StoredToken, generation: Generation, now: datetime) -> None:
-        """Tell the log, once a process, that somebody still uses a secret which should have ended by now."""
-        late = generation.idle is not None and generation.retired is not None and generation.retired <= now
-        if late and (stored.id, generation.number) not in self._alerted:
-            if len(self._alerted) >= _MOST_ALERTED:
-                self._alerted.clear()
-            self._alerted.add((stored.id, generation.number))
-            _log.warning(
-                "generation %d of client token %s of %s is still used: it should have ended %s and will end %s",
-                *(generation.number, stored.id, stored.tenant),
-                *(f"{end:%Y-%m-%d %H:%M} UTC" for end in (generation.retired, generation.latest)),
-            )
 
 
 def _notice(generation: Generation) -> tuple[tuple[bytes, bytes], ...]:

@@ -75,8 +75,15 @@ class Postgres:
     def meaning(self, error: Exception) -> str:
         """Return what an error says, and what to do, as the rest of a sentence."""
         cause = error.orig if isinstance(error, DBAPIError) else error
-        state = getattr(cause, "sqlstate", None) or "08"
+        state = getattr(cause, "sqlstate", None) or _state_of_refusal(str(cause))
         return _MEANINGS.get(state[:2], f"cannot be used (SQLSTATE {state})")
+
+
+def _state_of_refusal(text: str) -> str:
+    """Return the SQLSTATE of a connection that was not made: libpq tells it in words alone."""
+    if "authentication" in text or "pg_hba.conf" in text or "role" in text:
+        return "28000"
+    return "3D000" if "database" in text and "does not exist" in text else "08001"
 
 
 def _parsed(url: str) -> sa.URL | None:

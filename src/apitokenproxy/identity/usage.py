@@ -21,11 +21,12 @@ from datetime import UTC, datetime
 from attrs import evolve
 
 from apitokenproxy.errors import StoreUnavailable
-from apitokenproxy.interfaces import TokenStore, Uses
+from apitokenproxy.interfaces import Generation, StoredToken, TokenStore, Uses
 from apitokenproxy.messages import Caller
 
 INTERVAL = 2.0
 _MOST_WAITING = 100_000
+_MOST_ALERTED = 10_000
 
 _log = logging.getLogger("apitokenproxy")
 
@@ -47,6 +48,7 @@ class Usage:
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, int], Uses] = {}
         self._gathered = self._clock()
+        self._alerted: set[tuple[str, int]] = set()
         self._failing = False
         self._stop: threading.Event | None = None
 
@@ -62,6 +64,19 @@ class Usage:
                     weakref.finalize(self, self._stop.set)
                     arguments = weakref.ref(self), self._stop
                     threading.Thread(target=_run, args=arguments, name="apitokenproxy-usage", daemon=True).start()
+
+    def alert(self, token: StoredToken, generation: Generation, now: datetime) -> None:
+        """Tell the log, once, that somebody still uses a secret which should have ended by now."""
+        key = token.id, generation.number
+        if generation.idle is None or generation.retired is None or generation.retired > now or key in self._alerted:
+            return
+        if len(self._alerted) >= _MOST_ALERTED:
+            self._alerted.clear()
+        self._alerted.add(key)
+        _log.warning(
+            "generation %d of client token %s of %s is still used: it should have ended %s and will end %s",
+            *(generation.number, token.id, token.tenant, generation.retired, generation.latest),
+        )
 
     def write(self) -> None:
         """Write what was counted, unless the store does not answer: then it is tried again later."""
