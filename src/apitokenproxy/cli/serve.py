@@ -53,11 +53,19 @@ def serve(config: str, host: str, port: int, workers: int) -> None:
         proxy_headers=False,  # whom to believe is trusted_proxies' to say
         timeout_graceful_shutdown=10,
     )
-    # uvicorn ends what runs, gives the signal back to this handler, and would be killed by it otherwise.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = uvicorn.Server(options)
+
+    def end(*_: object) -> None:
+        # uvicorn ends what runs and gives the signal back. Before it runs there is nothing to end, and an
+        # exception would be lost if the signal came while Python was in the middle of a callback.
+        if server.started:
+            sys.exit(0)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     with listener:
         if workers == 1:
-            uvicorn.Server(options).run(sockets=[listener])
+            server.run(sockets=[listener])
         else:
             from uvicorn.supervisors import Multiprocess  # noqa: PLC0415 - not needed by one worker
 
