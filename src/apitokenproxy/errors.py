@@ -35,7 +35,8 @@ audit record and the log, and never sent.
         │   └── Limited             429
         │       ├── RateLimited          rate_limited
         │       ├── QuotaExceeded        quota_exceeded
-        │       └── ConcurrencyExceeded  concurrency_exceeded
+        │       ├── ConcurrencyExceeded  concurrency_exceeded
+        │       └── TooManyFailures      too_many_failures
         ├── Unavailable             503  the proxy cannot do its work now; carries Retry-After
         │   ├── InternalFault            internal_fault
         │   ├── StoreUnavailable         store_unavailable
@@ -295,6 +296,13 @@ class ConcurrencyExceeded(Limited):
 
     code = "concurrency_exceeded"
     title = "Too many requests at the same time."
+
+
+class TooManyFailures(Limited):
+    """Too many credentials from this address were wrong; only those that were good lately are looked at."""
+
+    code = "too_many_failures"
+    title = "Too many wrong credentials came from this address."
 
 
 # --- the proxy cannot do its work now -------------------------------------------------------

@@ -95,7 +95,7 @@ class Secret:
 
 @frozen
 class Presented:
-    """The one credential that a request carries, already taken off its headers.
+    """The one credential that a request carries, already taken off its headers, and the address it came from.
 
     `place` says where it stood: `bearer`, `token`, `basic`, `x-api-key`, `api-key`,
     `x-goog-api-key`, `private-token`, `sigv4` or `token-header`.
@@ -103,6 +103,7 @@ class Presented:
 
     place: str
     value: Hidden
+    address: str = ""
 
 
 @final

@@ -26,7 +26,13 @@ from identity_calls import (
 )
 
 from apitokenproxy._colour import ASYNC, SYNC, nonblocking, run
-from apitokenproxy.errors import ConfigurationError, InternalFault, StoreUnavailable, Unauthenticated
+from apitokenproxy.errors import (
+    ConfigurationError,
+    InternalFault,
+    StoreUnavailable,
+    TooManyFailures,
+    Unauthenticated,
+)
 from apitokenproxy.identity import client_tokens
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
@@ -485,7 +491,7 @@ def test_threads_never_see_a_token_after_its_revocation(store: Any) -> None:
                 was_revoked = token.id in revoked
                 try:
                     run(bound.authenticate(bearer(token.token), request))
-                except Unauthenticated:
+                except (Unauthenticated, TooManyFailures):
                     continue
                 if was_revoked:
                     late.append(token.id)

@@ -88,21 +88,22 @@ def test_an_expired_token_is_not_returned() -> None:
     assert verified.get(ONE, 50.0) is None
 
 
-def test_a_dropped_token_is_gone_in_every_generation() -> None:
-    """Two generations of one token have two digests; other tokens stay."""
+def test_after_a_change_nothing_is_used_but_it_is_known_to_have_been_good() -> None:
+    """Every token is looked up anew, and whoever holds one that was good is not taken for a guesser."""
     verified = heard()
-    other = Caller("acme", token_id="other")
-    for digest, caller in ((ONE, CALLER), (TWO, CALLER), (b"3" * 32, other)):
-        verified.fill(digest, caller, math.inf, verified.begin())
-    verified.drop("one")
-    assert [verified.get(digest, 0.0) for digest in (ONE, TWO, b"3" * 32)] == [None, None, other]
+    for digest in (ONE, TWO):
+        verified.fill(digest, CALLER, math.inf, verified.begin())
+    verified.drop()
+    assert [verified.get(digest, 0.0) for digest in (ONE, TWO)] == [None, None]
+    verified.forget(TWO)
+    assert [verified.was_good(digest) for digest in (ONE, TWO, b"3" * 32)] == [True, False, False]
 
 
-def test_a_fill_that_began_before_a_revocation_is_thrown_away() -> None:
+def test_a_fill_that_began_before_a_revocation_is_not_used() -> None:
     """It may have read the token before it was revoked."""
     verified = heard()
     ticket = verified.begin()
-    verified.drop("one")
+    verified.drop()
     verified.fill(ONE, CALLER, math.inf, ticket)
     assert verified.get(ONE, 0.0) is None
     verified.fill(ONE, CALLER, math.inf, verified.begin())
@@ -113,14 +114,14 @@ def test_dropping_what_is_not_there_or_expired_does_nothing() -> None:
     """Revoking a token that nobody used lately is the usual case."""
     timer = Hand(0.0)
     verified = heard(1.0, timer=timer)
-    verified.drop("one")
+    verified.drop()
     verified.fill(ONE, CALLER, math.inf, verified.begin())
     timer.now = 5.0
-    verified.drop("one")
+    verified.drop()
     assert verified.get(ONE, 0.0) is None
 
 
-def test_a_bound_of_zero_keeps_nothing() -> None:
+def test_with_a_bound_of_zero_nothing_is_used() -> None:
     """Then every request asks the store."""
     verified = heard(0.0)
     verified.fill(ONE, CALLER, math.inf, verified.begin())
@@ -155,11 +156,11 @@ def test_threads_share_the_cache() -> None:
             found = verified.get(number.to_bytes(32), 0.0)
             assert found is None or found.token_id == str(number)
             if turn % 20 == 0:
-                verified.drop(str(number))
+                verified.drop()
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     fresh = Caller("t", token_id="fresh")
     verified.fill(ONE, fresh, math.inf, verified.begin())
-    verified.drop("fresh")
+    verified.drop()
     assert verified.get(ONE, 0.0) is None

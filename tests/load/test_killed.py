@@ -22,13 +22,16 @@ from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.stores import open_store
 from apitokenproxy.identity.verified import Verified
 tokens = TokenAuthority(open_store(sys.argv[1]), Verified(bound=1.0))
+def told(step, identifier):
+    sys.stdout.write(f"{step} {identifier}\\n")
+    sys.stdout.flush()
 while True:
     issued = tokens.issue(tenant=sys.argv[2])
-    print("issue", issued.id, flush=True)  # noqa: T201 - `pytest -rP` shows it
+    told("issue", issued.id)
     tokens.rotate(issued.id, key="the key")
-    print("rotate", issued.id, flush=True)  # noqa: T201 - `pytest -rP` shows it
+    told("rotate", issued.id)
     tokens.revoke(issued.id)
-    print("revoke", issued.id, flush=True)  # noqa: T201 - `pytest -rP` shows it
+    told("revoke", issued.id)
 """
 
 
@@ -50,7 +53,8 @@ def test_killed_at_any_moment(kind: str, tmp_path: Path, request: pytest.Fixture
             first = child.stdout.readline()
             time.sleep(moments.uniform(0, 0.05))
             child.kill()
-            reported = [line.split() for line in (first + child.stdout.read()).splitlines() if line.count(" ") == 1]
+            whole, _, _ = (first + child.stdout.read()).rpartition("\n")  # it may have been killed within a line
+            reported = [line.split() for line in whole.splitlines()]
         store = open_store(url)  # looks whether the file is whole
         authority = TokenAuthority(store, Verified(bound=1.0))
         tokens = {token.id: token for token in store.list(f"t{number}")}

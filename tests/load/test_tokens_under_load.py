@@ -52,6 +52,13 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return new()
 
 
+@pytest.fixture
+def authority(store_url: str) -> Iterator[TokenAuthority]:
+    store = open_store(store_url)
+    yield TokenAuthority(store, Verified(bound=BOUND))
+    store.close()
+
+
 @contextmanager
 def workers(folder: Path, store_url: str) -> Iterator[str]:
     """Run `serve` with four workers over a store, and yield the URL of the upstream behind it."""
@@ -95,10 +102,9 @@ async def ask(http: httpx.AsyncClient, url: str, token: str) -> int:
 
 
 def test_rotation_under_load_is_noticed_by_nobody(  # noqa: C901 - four kinds of work at once
-    store_url: str, tmp_path: Path
+    authority: TokenAuthority, store_url: str, tmp_path: Path
 ) -> None:
     """200 requests a second for a minute, ten rotations, clients that change over when they like."""
-    authority = TokenAuthority(open_store(store_url), Verified(bound=BOUND))
     issued = [authority.issue(tenant="acme") for _ in range(ROTATIONS)]
     # Two programs share each token, and do not change over together.
     clients = [[Client(one.token) for _ in range(CLIENTS // ROTATIONS)] for one in issued]
@@ -144,9 +150,10 @@ def test_rotation_under_load_is_noticed_by_nobody(  # noqa: C901 - four kinds of
     assert (set(late), len(retired)) == ({401}, ROTATIONS)
 
 
-def test_a_revocation_is_in_force_everywhere_within_the_bound(store_url: str, tmp_path: Path) -> None:
+def test_a_revocation_is_in_force_everywhere_within_the_bound(
+    authority: TokenAuthority, store_url: str, tmp_path: Path
+) -> None:
     """200 revocations; the latest request that was begun after `revoke` returned and was still accepted."""
-    authority = TokenAuthority(open_store(store_url), Verified(bound=BOUND))
     issued = [authority.issue(tenant="acme") for _ in range(200)]
     revoked: dict[str, float] = {}
     latest = 0.0

@@ -36,7 +36,9 @@ _SIGV4_FIELDS = frozenset({b"Credential", b"SignedHeaders", b"Signature"})
 _SECOND_SCHEME = re.compile(rb",[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]+[^ \t=]")
 
 
-def take_credential(found: Found, token_header: bytes | None, token: Hidden | None) -> Presented | None:
+def take_credential(
+    found: Found, token_header: bytes | None, token: Hidden | None, address: str = ""
+) -> Presented | None:
     """Return the credential that a request presents, None when it presents none.
 
     `token` was given apart from the headers and decides alone; so does `token_header` when it is
@@ -44,16 +46,16 @@ def take_credential(found: Found, token_header: bytes | None, token: Hidden | No
     whole value. Raises MultipleCredentials, or BadHeader for an empty or malformed one.
     """
     if token is not None:
-        return Presented("token-header", Hidden(_one(token)))
+        return Presented("token-header", Hidden(_one(token)), address)
     if token_header is not None and token_header in found:
-        return Presented("token-header", Hidden(_one(_only(found[token_header]))))
+        return Presented("token-header", Hidden(_one(_only(found[token_header]))), address)
     authorization = found.get(b"authorization")
     if _KEY_NAMES.isdisjoint(found):
-        return None if authorization is None else _authorization(_only(authorization))
+        return None if authorization is None else _authorization(_only(authorization), address)
     used = [name for name in _KEYS if name in found]
     if authorization is not None or len(used) > 1:
         raise MultipleCredentials("credentials stand in more than one header")
-    return Presented(_KEYS[used[0]], Hidden(_one(_only(found[used[0]]))))
+    return Presented(_KEYS[used[0]], Hidden(_one(_only(found[used[0]]))), address)
 
 
 def _only(values: list[bytes]) -> bytes:
@@ -73,22 +75,22 @@ def _one(value: bytes) -> bytes:
     return value
 
 
-def _authorization(value: bytes) -> Presented:
+def _authorization(value: bytes, address: str) -> Presented:
     if value[:7] in _USUAL_BEARER:
-        return Presented("bearer", Hidden(_one(value[7:])))
+        return Presented("bearer", Hidden(_one(value[7:])), address)
     scheme, _, rest = value.strip(b" \t").partition(b" ")
     scheme = scheme.lower()
     if scheme in _SCHEMES:
-        return Presented(_SCHEMES[scheme], Hidden(_one(rest)))
+        return Presented(_SCHEMES[scheme], Hidden(_one(rest)), address)
     if scheme == b"basic":
-        return Presented("basic", Hidden(_basic(_one(rest))))
+        return Presented("basic", Hidden(_basic(_one(rest))), address)
     if scheme == b"aws4-hmac-sha256":
-        return Presented("sigv4", Hidden(_one(_sigv4(rest))))
+        return Presented("sigv4", Hidden(_one(_sigv4(rest))), address)
     if not scheme:
         raise BadHeader("the Authorization header is empty")
     if _SECOND_SCHEME.search(value):
         raise MultipleCredentials("the Authorization header is a list")
-    return Presented("authorization", Hidden(value))
+    return Presented("authorization", Hidden(value), address)
 
 
 def _basic(encoded: bytes) -> bytes:

@@ -73,7 +73,10 @@ class Guard:
         upstream = self.upstreams.get(name)
         readings = read_path(path, upstream)
         length = body_length(found, request.body is not None)
-        presented = take_credential(found, self.token_header, request.token)
+        address = request.peer
+        if self.trusted_proxies:
+            address = client_address(address, found, self.trusted_proxies)
+        presented = take_credential(found, self.token_header, request.token, address)
         if upstream is not None and upstream.max_body is not None:
             request.meter.limit = upstream.max_body
             if length is not None and length > upstream.max_body:
@@ -88,7 +91,7 @@ class Guard:
             presented,
             length,
             host,
-            client_address(request.peer, found, self.trusted_proxies) if self.trusted_proxies else request.peer,
+            address,
             request,
         )
 

@@ -179,7 +179,7 @@ class TokenAuthority:
         try:
             there = self._store.delete(identifier, event)
         finally:
-            self._verified.drop(identifier)
+            self._verified.drop()
         if not there:
             told(identifier, None)
 
@@ -279,7 +279,7 @@ class TokenAuthority:
         try:
             stored = self._store.change(identifier, with_event)
         finally:  # a store that failed may have changed it all the same
-            self._verified.drop(identifier)
+            self._verified.drop()
         if stored is None:
             raise TokenNotFound(f"there is no client token {identifier}; see the list of tokens for their ids")
         return stored

@@ -8,7 +8,8 @@ Rules:
 4. A store that does not answer is the proxy's fault (503), never the client's (401). No refusal is
    ever cached.
 5. No exception is raised while a KeyError that holds a digest is being handled.
-6. Nothing verified is used unless the store said within the revocation bound that nothing was changed.
+6. An address from which too many wrong tokens came is asked to wait; tokens that were good lately are not.
+7. Nothing verified is used unless the store said within the revocation bound that nothing was changed.
 """
 
 import math
@@ -22,10 +23,11 @@ from hmac import compare_digest
 from types import NoneType
 
 from apitokenproxy._colour import Colour
-from apitokenproxy.errors import Unauthenticated
+from apitokenproxy.errors import TooManyFailures, Unauthenticated
 from apitokenproxy.identity.attributes import read_only
 from apitokenproxy.identity.changes import Changes
 from apitokenproxy.identity.format import TOKEN_LENGTH, id_in
+from apitokenproxy.identity.guessing import Guessing
 from apitokenproxy.identity.usage import Usage
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
@@ -49,6 +51,7 @@ class ClientTokens:
         self._verified = verified
         self._changes = Changes(verified, outage=outage)
         self._usage = Usage(store)
+        self._guessing = Guessing(verified.timer)
         self._clock = clock
 
     def bind(self, colour: Colour) -> "BoundClientTokens":
@@ -56,7 +59,7 @@ class ClientTokens:
         find: Callable[[str], Awaitable[StoredToken | None]] = colour.lift(self._store.find, (StoredToken, NoneType))
         ask: Callable[[], Awaitable[int]] = colour.lift(self._store.changes, int)
         hear = partial(self._changes.hear, ask, colour)
-        return BoundClientTokens(find, hear, self._changes, self._usage, self._verified, self._clock)
+        return BoundClientTokens(find, hear, self._changes, self._usage, self._guessing, self._verified, self._clock)
 
     def close(self) -> None:
         """Write down how often tokens were used."""
@@ -66,7 +69,7 @@ class ClientTokens:
 class BoundClientTokens:
     """ClientTokens in one colour."""
 
-    __slots__ = ("_changes", "_clock", "_count", "_find", "_hear", "_usage", "_verified")
+    __slots__ = ("_changes", "_clock", "_count", "_find", "_guessing", "_hear", "_usage", "_verified")
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class BoundClientTokens:
         hear: Callable[[], Awaitable[None]],
         changes: Changes,
         usage: Usage,
+        guessing: Guessing,
         verified: Verified,
         clock: Callable[[], float],
     ) -> None:
@@ -82,6 +86,7 @@ class BoundClientTokens:
         self._changes = changes
         self._usage = usage
         self._count = usage.count
+        self._guessing = guessing
         self._verified = verified
         self._clock = clock
 
@@ -95,20 +100,30 @@ class BoundClientTokens:
         token = presented.value
         if not token.startswith(TOKEN_PREFIX):
             return None
-        if len(token) != TOKEN_LENGTH:
-            raise Unauthenticated(_GARBAGE)
-        digest = sha256(token).digest()
+        digest = sha256(token).digest() if len(token) == TOKEN_LENGTH else b""
         caller = self._verified.get(digest, self._clock())
         if caller is None:
-            identifier = id_in(token)
-            if identifier is None:
-                raise Unauthenticated(_GARBAGE)
-            caller = await self._ask(identifier, digest)
+            caller = await self._look_up(token, digest, presented.address)
         self._count(caller)
         return caller
 
-    async def _ask(self, identifier: str, digest: bytes) -> Caller:
+    async def _look_up(self, token: bytes, digest: bytes, address: str) -> Caller:
+        """Return the caller, unless the token is wrong or too many of this address were."""
+        seconds = self._guessing.wait(address)
+        if seconds and not self._verified.was_good(digest):
+            raise TooManyFailures("too many wrong client tokens came from this address", retry_after=seconds)
+        try:
+            return await self._ask(token, digest)
+        except Unauthenticated:
+            self._verified.forget(digest)
+            self._guessing.failed(address)
+            raise
+
+    async def _ask(self, token: bytes, digest: bytes) -> Caller:
         """Ask the store: whether anything was changed, and for the token if it is not known already."""
+        identifier = id_in(token)
+        if identifier is None:
+            raise Unauthenticated(_GARBAGE)
         self._usage.keep_writing()
         if not self._verified.is_fresh():
             await self._hear()

@@ -4,8 +4,9 @@ Rules:
 1. The key is the token's digest, never the token. Only what the store confirmed comes in, so no
    stranger can fill it.
 2. It is fresh for `bound` seconds after the store was asked for the number of its changes, counted from
-   the question and not from the answer. When the number is another, everything is forgotten.
-3. A fill that began before a change was heard of is thrown away: it may have read what is no longer true.
+   the question and not from the answer. When the number is another, nothing is used any more of what
+   is here; it is only known to have been good.
+3. A fill that began before a change was heard of is not used: it may have read what is no longer true.
 4. Reading takes no lock: every request does it, and a dict's `get` is atomic.
 """
 
@@ -24,13 +25,14 @@ from apitokenproxy.messages import Caller
 class _Entry:
     caller: Caller
     expires: float
+    era: int
 
 
 class Verified:
     """A bounded, thread-safe cache of verified tokens; the one verified longest ago makes room.
 
     `bound` is the revocation bound: how long, in seconds, a token that another process revoked may
-    still work in this one. 0 keeps nothing. Raises ConfigurationError when it is negative.
+    still work in this one; with 0 nothing is ever fresh. Raises ConfigurationError when it is negative.
     """
 
     def __init__(self, *, bound: float, maxsize: int = 10_000, timer: Callable[[], float] = time.monotonic) -> None:
@@ -48,9 +50,18 @@ class Verified:
     def get(self, digest: bytes, now: float) -> Caller | None:
         """Return the caller whose token has that digest, if it is here, fresh and not over (`now`: epoch seconds)."""
         entry = self._entries.get(digest)
-        if entry is None or self.timer() >= self._fresh_until or now >= entry.expires:
+        if entry is None or entry.era != self._era or self.timer() >= self._fresh_until or now >= entry.expires:
             return None
         return entry.caller
+
+    def was_good(self, digest: bytes) -> bool:
+        """Tell whether the token with that digest was good when it was last looked up."""
+        return digest in self._entries
+
+    def forget(self, digest: bytes) -> None:
+        """Forget that a token was ever good: it is not any more."""
+        with self._lock:
+            self._entries.pop(digest, None)
 
     def is_fresh(self) -> bool:
         """Tell whether the store was asked within the bound."""
@@ -61,23 +72,25 @@ class Verified:
         return self._era
 
     def fill(self, digest: bytes, caller: Caller, expires: float, era: int) -> None:
-        """Keep a caller that the store confirmed, unless a change was heard of since `begin`.
+        """Keep a caller that the store confirmed; it is not used if a change was heard of since `begin`.
 
         `expires` is when the token or its generation ends, in seconds since the epoch.
         """
         with self._lock:
-            if era == self._era and self.bound:
-                self._entries.pop(digest, None)
-                while len(self._entries) >= self._maxsize:
-                    del self._entries[next(iter(self._entries))]
-                self._entries[digest] = _Entry(caller, expires)
+            kept = self._entries.pop(digest, None)
+            if kept is not None and kept.era > era:
+                self._entries[digest] = kept
+                return
+            while len(self._entries) >= self._maxsize:
+                del self._entries[next(iter(self._entries))]
+            self._entries[digest] = _Entry(caller, expires, era)
 
     def hear(self, changes: int, asked: float) -> None:
         """Take note of how many changes the store has seen, and when (timer seconds) it was asked."""
         with self._lock:
             if changes != self._heard:
                 self._heard = changes
-                self._forget()
+                self._era += 1
             self._fresh_until = max(self._fresh_until, asked + self.bound)
 
     def last(self, until: float) -> None:
@@ -85,13 +98,7 @@ class Verified:
         with self._lock:
             self._fresh_until = max(self._fresh_until, until)
 
-    def drop(self, token_id: str) -> None:
-        """Forget a token, in every generation. To be called after the store has changed it."""
+    def drop(self) -> None:
+        """Use nothing any more of what is here. To be called after the store has changed a token."""
         with self._lock:
             self._era += 1
-            for digest in [digest for digest, entry in self._entries.items() if entry.caller.token_id == token_id]:
-                del self._entries[digest]
-
-    def _forget(self) -> None:
-        self._era += 1
-        self._entries.clear()
