@@ -21,6 +21,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar, cast
 
@@ -56,6 +57,16 @@ class Colour(Protocol):
         """Wait until `future` is done, at most `timeout` seconds, and return its result.
 
         Raises TimeoutError. The future is left as it is: waiting does not cancel it.
+        """
+
+    def detach(
+        self, work: Callable[[], Coroutine[Any, Any, None]], done: Callable[[BaseException | None], None]
+    ) -> Callable[[], bool]:
+        """Begin `work`, which nobody waits for: as a task of this event loop, or in a daemon thread.
+
+        `done` is called at its end, however it ends, with what it raised (None too when it was cancelled).
+        Returns what tells whether it has ended or cannot go on; whoever keeps that keeps the work alive.
+        Raises RuntimeError when no thread can be started.
         """
 
 
@@ -96,6 +107,14 @@ class _Async:
                 raise TimeoutError
         return future.result()
 
+    def detach(
+        self, work: Callable[[], Coroutine[Any, Any, None]], done: Callable[[BaseException | None], None]
+    ) -> Callable[[], bool]:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work())
+        task.add_done_callback(lambda ended: done(None if ended.cancelled() else ended.exception()))
+        return lambda: task.done() or loop.is_closed()
+
 
 class _Sync:
     blocks = True
@@ -110,6 +129,21 @@ class _Sync:
 
     async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
         return future.result(timeout)
+
+    def detach(
+        self, work: Callable[[], Coroutine[Any, Any, None]], done: Callable[[BaseException | None], None]
+    ) -> Callable[[], bool]:
+        def through() -> None:
+            raised: BaseException | None = None
+            try:
+                run(work())
+            except BaseException as error:  # noqa: BLE001 - whatever ends this thread is told to `done`
+                raised = error
+            done(raised)
+
+        thread = threading.Thread(target=through, name="apitokenproxy-load", daemon=True)
+        thread.start()
+        return lambda: not thread.is_alive()
 
 
 ASYNC: Colour = _Async()

@@ -309,12 +309,16 @@ class TooManyFailures(Limited):
 
 
 class Unavailable(ProxyError):
-    """The proxy cannot do its work now, so it refuses; trying again later may help."""
+    """The proxy cannot do its work now, so it refuses; trying again later may help.
+
+    `outage` says that nobody answered, so that what was answered last may stand in for a while.
+    """
 
     status = 503
 
-    def __init__(self, detail: str = "", *, retry_after: float | None = 1.0) -> None:
+    def __init__(self, detail: str = "", *, retry_after: float | None = 1.0, outage: bool = False) -> None:
         super().__init__(detail, retry_after=retry_after)
+        self.outage = outage
 
 
 class InternalFault(Unavailable):

@@ -65,7 +65,7 @@ class SecretProvider(Protocol):
     def fetch(self, reference: str) -> Maybe[Secret]:
         """Return what `reference` (the part after `scheme:`) names.
 
-        Raises SecretUnavailable, with a text that holds no material.
+        Raises SecretUnavailable, with a text that holds no material, and with `outage` when nobody answered.
         """
 
 

@@ -57,18 +57,20 @@ class Secret:
 
     `reveal()` is the one way to the bytes, so that a search for it finds every use. Material that
     cannot stand in a header (control characters, as a stray newline from a file) is refused.
-    `version` names the material without telling anything about it.
+    `version` names the material without telling anything about it. `good_for` (seconds from when it was
+    asked for) is for what ends by itself, as a lease does: it is never used longer, not even in an outage.
     """
 
-    __slots__ = ("_material", "version")
+    __slots__ = ("_material", "good_for", "version")
 
-    def __init__(self, material: str | bytes, *, version: str = "") -> None:
+    def __init__(self, material: str | bytes, *, version: str = "", good_for: float | None = None) -> None:
         raw = material.encode() if isinstance(material, str) else bytes(material)
         if not raw or any(byte < 32 or byte == 127 for byte in raw):  # noqa: PLR2004 - ASCII controls
             message = "a secret must not be empty and must not hold control characters or newlines"
             raise ValueError(message)
         self._material = raw
         self.version = version
+        self.good_for = good_for
 
     def reveal(self) -> bytes:
         """Return the material."""

@@ -135,7 +135,7 @@ def test_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"{MAX_PENDING:,} waiting" in concepts
     assert f"audit records in memory ({MAX_PENDING:,})" in architecture
     assert f"verified tokens ({_default_of(Verified, 'maxsize'):,};" in architecture
-    assert f"secrets ({MAX_REFERENCES:,} references)" in architecture
+    assert f"secrets ({MAX_REFERENCES:,} references a scheme)" in architecture
     assert f"`Timeouts(read={Timeouts().read:g})`" in CONFIGURATION.read_text()
 
 

@@ -190,11 +190,14 @@ def test_an_error_report_with_locals_shows_neither_key_nor_token(
     assert_clean({"real key": REAL, "client token": token}, {stage: "\n".join(reports).encode()})
 
 
-@pytest.mark.parametrize("stage", ["store", "policy", "limiter", "provider", "credential", "transport"])
+@pytest.mark.parametrize("stage", ["store", "policy", "limiter", "credential", "transport"])
 def test_what_ends_a_worker_shows_neither_key_nor_token(
     stage: str, upstream_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KeyboardInterrupt and its like reach sys.excepthook with every frame of ours in their traceback."""
+    """KeyboardInterrupt and its like reach sys.excepthook with every frame of ours in their traceback.
+
+    But for a provider, whose fetch runs by itself: what ends that is no worker, and nobody's traceback.
+    """
     proxy = build(stage, Stop(), upstream_url, tmp_path)
     token = proxy.tokens.issue(tenant="acme").token
     hooked: list[str] = []

@@ -69,7 +69,7 @@ def test_a_variable_is_read_again_after_a_minute(
 ) -> None:
     """Changed in the process, it is seen within the time to live; deleted, it is gone."""
     seen = []
-    for moment, value in [(0, "old"), (59, "new"), (60, "new"), (119, "newer")]:
+    for moment, value in [(0, "old"), (47, "new"), (60, "new"), (107, "newer")]:
         clock.now = moment
         monkeypatch.setenv(NAME, value)
         seen.append(revealed(secrets, colour, f"env:{NAME}"))

@@ -46,7 +46,7 @@ def at_once(secrets: Secrets, colour: str, watched: Watched, count: int = CALLER
     return in_threads(count, lambda: run(read(ACME)))
 
 
-def watched(colour: str, expected: int = CALLERS - 1) -> Watched:
+def watched(colour: str, expected: int = CALLERS) -> Watched:
     return Watched(ASYNC if colour == "async" else SYNC, expected)
 
 
@@ -177,9 +177,9 @@ def test_a_script_called_on_the_event_loop_does_not_wait_for_that_loop() -> None
 
 
 @pytest.mark.parametrize("written", [SlowAsync, SlowDef])
-def test_when_the_leader_is_cancelled_the_others_still_get_it(written: type[Slow]) -> None:
-    """Its client left; the next in line fetches, once, for all who are still there."""
-    seen = Watched(ASYNC, CALLERS - 1)
+def test_when_the_first_caller_is_cancelled_the_others_still_get_it(written: type[Slow]) -> None:
+    """Its client left; the fetch goes on for all who are still there, and is not begun again."""
+    seen = Watched(ASYNC, CALLERS)
     gate = threading.Event()
     provider = written(gate)
 
@@ -195,28 +195,29 @@ def test_when_the_leader_is_cancelled_the_others_still_get_it(written: type[Slow
     leader, *others = asyncio.run(ask())
     assert isinstance(leader, asyncio.CancelledError)
     assert [MATERIAL.encode()] * (CALLERS - 1) == [secret.reveal() for secret in others]
-    assert provider.fetched == 2
+    assert provider.fetched == 1
 
 
 class Stop(BaseException):
     """What a server or a person ends a worker with."""
 
 
-def test_when_the_leading_thread_is_ended_the_others_still_get_it() -> None:
-    """KeyboardInterrupt and its like in one thread are nobody else's business."""
+def test_when_the_fetch_is_ended_the_others_still_get_it() -> None:
+    """KeyboardInterrupt and its like in one fetch are told to whoever began it; the next in line begins anew."""
     seen = watched("sync")
     provider = SlowDef(seen.all_wait, Stop())
     got = at_once(Secrets({"slow": provider}), "sync", seen)
-    ended = [outcome for outcome in got if isinstance(outcome, Stop)]
-    others = [outcome.reveal() for outcome in got if not isinstance(outcome, Stop)]
-    assert (1, [MATERIAL.encode()] * (CALLERS - 1)) == (len(ended), others)
+    ended = [str(outcome) for outcome in got if isinstance(outcome, Exception)]
+    others = [outcome.reveal() for outcome in got if isinstance(outcome, Secret)]
+    assert ended == ["the provider of slow: the attempt was ended before it had an answer"]
+    assert [MATERIAL.encode()] * (CALLERS - 1) == others
     assert provider.fetched == 2
 
 
 @pytest.mark.parametrize("written", [SlowAsync, SlowDef])
 def test_when_a_waiter_is_cancelled_nobody_else_notices(written: type[Slow]) -> None:
     """The fetch goes on, and is not begun again."""
-    seen = Watched(ASYNC, CALLERS - 1)
+    seen = Watched(ASYNC, CALLERS)
     gate = threading.Event()
     provider = written(gate)
 
@@ -361,9 +362,9 @@ def test_what_is_no_secret_is_refused_and_its_type_is_told(colour: str, result: 
 # --- time to live ---------------------------------------------------------------------------
 
 TTLS = {
-    "half a minute": (30.0, [(0, 1), (29.9, 1), (30, 2), (59.9, 2), (60, 3)]),
-    "left out: a minute": (None, [(0, 1), (59.9, 1), (60, 2)]),
-    "a whole number": (5, [(0, 1), (4, 1), (5, 2)]),
+    "half a minute": (30.0, [(0, 1), (23.9, 1), (30, 2), (53.9, 2), (60, 3)]),
+    "left out: a minute": (None, [(0, 1), (47.9, 1), (60, 2)]),
+    "a whole number": (5, [(0, 1), (3, 1), (5, 2)]),
     "none": (0.0, [(0, 1), (0, 2), (0, 3)]),
     "negative": (-1.0, [(0, 1), (0, 2)]),
     "for ever": (float("inf"), [(0, 1), (1e12, 1)]),
@@ -374,7 +375,7 @@ TTLS = {
 @pytest.mark.parametrize("ttl", TTLS)
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_secret_is_kept_for_its_providers_time_to_live(colour: str, ttl: str) -> None:
-    """Seconds, counted from when it was there; at their end it is fetched again."""
+    """Seconds, counted from when it was there; at their end it is fetched again (or ahead, if it is used then)."""
     seconds, moments = TTLS[ttl]
     clock, provider = Hand(), Changing(ttl=seconds)
     secrets = Secrets({"changing": provider}, clock=clock)
@@ -466,6 +467,12 @@ class Counting:
         return Secret(f"{MATERIAL}-{reference}")
 
 
+def held(secrets: Secrets, scheme: str) -> tuple[int, int]:
+    """Return how many secrets and fetches the cache holds for a scheme."""
+    loads = secrets._kept[scheme]
+    return len(loads._kept), len(loads._process.flights)
+
+
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_cache_holds_a_bounded_number_of_secrets(colour: str) -> None:
     """However many tenants come, the oldest entries make room, and are fetched again when they are needed."""
@@ -476,7 +483,7 @@ def test_the_cache_holds_a_bounded_number_of_secrets(colour: str) -> None:
     got = read_all(secrets, colour, asked)
     assert [f"{MATERIAL}-{name}".encode() for name in [*names, names[-1], names[0]]] == [one.reveal() for one in got]
     assert [*names, names[0]] == provider.asked
-    assert (len(secrets._kept), len(secrets._flights)) == (MAX_REFERENCES, 0)
+    assert held(secrets, "counting") == (MAX_REFERENCES, 0)
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -485,4 +492,58 @@ def test_failures_take_no_room(colour: str) -> None:
     secrets = Secrets({"changing": Changing(SecretUnavailable("none"))})
     for number in range(100):
         refusal(secrets, colour, f"changing:{number}")
-    assert (len(secrets._kept), len(secrets._flights)) == (0, 0)
+    assert held(secrets, "changing") == (0, 0)
+
+
+# --- ahead, and in an outage (see tests/test_loading.py) --------------------------------------
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_when_its_place_does_not_answer_the_last_secret_stands_in(colour: str) -> None:
+    """For five minutes after its time, if the provider says that it is an outage."""
+    clock, provider = Hand(), Changing(ttl=60.0)
+    secrets = Secrets({"changing": provider}, clock=clock)
+    read(secrets, colour, "changing:x")
+    provider.material = SecretUnavailable("nobody answers", outage=True)
+    for clock.now in (60.0, 359.9):
+        assert MATERIAL.encode() == revealed(secrets, colour, "changing:x")
+    clock.now = 360.0
+    assert refusal(secrets, colour, "changing:x") == "nobody answers"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_lease_is_not_used_past_its_end(colour: str) -> None:
+    """What is good for ten seconds is fetched again after ten, and nothing stands in for it."""
+    clock, provider = Hand(), Changing(Secret(MATERIAL, good_for=10.0), ttl=60.0)
+    secrets = Secrets({"changing": provider}, clock=clock)
+    fetched = []
+    for clock.now in (0.0, 7.9, 10.0):
+        read(secrets, colour, "changing:x")
+        fetched.append(provider.fetched)
+    assert fetched == [1, 1, 2]
+    clock.now, provider.material = 20.0, SecretUnavailable("nobody answers", outage=True)
+    assert refusal(secrets, colour, "changing:x") == "nobody answers"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_provider_that_hangs_holds_up_no_other(colour: str) -> None:
+    """Its requests are refused in the end; those who want other schemes do not notice."""
+    gate = threading.Event()
+    secrets = Secrets({"slow": SlowDef(gate), "changing": Changing(ttl=0.0)}, timeout=0.1)
+    bound = secrets.bind(ASYNC if colour == "async" else SYNC)
+
+    async def ask() -> list[Any]:
+        told = []
+        for number in range(5):
+            with pytest.raises(SecretUnavailable) as refused:
+                await bound.reader(f"slow:{number}")(ACME)
+            told.append(refused.value.detail)
+        other = await bound.reader("changing:x")(ACME)
+        gate.set()
+        return [*told, other.reveal()]
+
+    assert (asyncio.run(ask()) if colour == "async" else run(ask())) == [
+        *["the provider of slow did not answer within 0.1 seconds"] * 4,
+        "the provider of slow does not answer: 4 attempts hang already",
+        MATERIAL.encode(),
+    ]

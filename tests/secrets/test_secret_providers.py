@@ -86,7 +86,7 @@ def test_the_documented_time_to_live_holds(tmp_path: Path, colour: str) -> None:
     clock = Hand()
     secrets = Secrets({"jsonfile": documented()(str(file))}, clock=clock)
     seen = []
-    for moment, material in [(0.0, "a"), (29.9, "b"), (30.0, "b")]:
+    for moment, material in [(0.0, "a"), (23.9, "b"), (30.0, "b")]:
         clock.now = moment
         file.write_text(json.dumps({"x": material}))
         seen.append(revealed(secrets, colour, "jsonfile:x"))

@@ -45,7 +45,8 @@ class ExecProvider:
             try:
                 output = _read(process, self._timeout)
             except subprocess.TimeoutExpired:
-                raise SecretUnavailable(f"exec: {program} took longer than {self._timeout:g} seconds") from None
+                told = f"exec: {program} took longer than {self._timeout:g} seconds"
+                raise SecretUnavailable(told, outage=True) from None
             finally:
                 _end(process)
         if len(output) > MAX_BYTES:
