@@ -32,9 +32,11 @@ EXACT = {
     "upstream": {"errors", "interfaces", "messages"},
     "exchange": {"errors", "interfaces", "messages"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "upstream"},
-    "adapters": {"_colour", "errors", "messages", "pipeline"},
+    "token_exchange": {"errors", "exchange", "interfaces", "messages"},
+    "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
-    "proxy": (SHARED - {"loading", "wire"}) | PARTS | {"adapters", "config", "pipeline"},
+    "settings": {"errors", "upstream"},
+    "proxy": (SHARED - {"loading", "wire"}) | PARTS | {"adapters", "config", "pipeline", "settings", "token_exchange"},
 }
 """What stands between the parts, and what it imports: no more and no less."""
 
@@ -58,6 +60,7 @@ FOREIGN = {
     "cli/options.py": {"click"},
     "cli/serve.py": {"click", "uvicorn"},
     "cli/token_changes.py": {"click"},
+    "cli/token_derivation.py": {"click"},
     "cli/token_options.py": {"click"},
     "cli/token_tables.py": {"click"},
     "cli/tokens.py": {"click"},

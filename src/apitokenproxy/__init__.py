@@ -21,6 +21,7 @@ from apitokenproxy.errors import (
     TokenNotFound,
     Unauthenticated,
 )
+from apitokenproxy.identity.narrowing import narrow
 from apitokenproxy.limits.limit import Limit
 from apitokenproxy.messages import Caller, Credential, Denial, Grant, Operation, Secret, Timeouts
 from apitokenproxy.policy.rule import Rule
@@ -52,5 +53,6 @@ __all__ = [
     "TokenNotFound",
     "Unauthenticated",
     "Upstream",
+    "narrow",
     "nonblocking",
 ]

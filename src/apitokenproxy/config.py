@@ -41,6 +41,8 @@ _PROXY: Keys = {
     "revocation_bound": "string",
     "store_outage": "string",
     "trusted_proxies": "strings",
+    "signing_keys": "strings",
+    "exchange_lifetime": "string",
 }
 _UPSTREAM: Keys = {
     "url": "!string",
@@ -150,7 +152,7 @@ class _Reader:
         top = self.table(data, "", _TOP)
         arguments = self.table(top.get("proxy", {}), "proxy", _PROXY)
         arguments.setdefault("store", DEFAULT_STORE)
-        for key in ("revocation_bound", "store_outage"):
+        for key in ("revocation_bound", "store_outage", "exchange_lifetime"):
             if key in arguments:
                 arguments[key] = self.made(f"proxy.{key}", parse_duration, arguments[key])
         upstreams = {name: self.upstream(name, table) for name, table in top.get("upstreams", {}).items()}

@@ -30,6 +30,7 @@ audit record and the log, and never sent.
         │   ├── BodyTooLarge        413  body_too_large
         │   ├── ClientGone          499  client_gone (never sent: nobody is there to read it)
         │   ├── Unauthenticated     401  unauthenticated
+        │   ├── ExchangeRefused     400  token_exchange_refused
         │   ├── CrossSite           403  cross_site
         │   ├── Denied              403  denied
         │   └── Limited             429
@@ -253,6 +254,21 @@ class Unauthenticated(Refused):
     status = 401
     code = "unauthenticated"
     title = "A valid client token is required."
+
+
+class ExchangeRefused(Refused):
+    """A token request that cannot be granted. `error` is its code for OAuth clients.
+
+    The codes are those of RFC 6749, section 5.2, and RFC 8693, section 2.2.2.
+    """
+
+    status = 400
+    code = "token_exchange_refused"
+    title = "The token cannot be exchanged as asked."
+
+    def __init__(self, detail: str = "", error: str = "invalid_request") -> None:
+        super().__init__(detail)
+        self.error = error
 
 
 class CrossSite(Refused):

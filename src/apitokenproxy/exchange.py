@@ -74,8 +74,7 @@ class Exchange:
         ]
         if error.status == HTTPStatus.UNAUTHORIZED:
             headers.append((b"www-authenticate", b'Bearer realm="apitokenproxy"'))
-        if error.retry_after is not None:
-            headers.append((b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode()))
+        headers += retry_after(error)
         if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers.append((b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))
         headers += _own_headers(self.admission, self.caller)
@@ -117,6 +116,7 @@ class Exchange:
             subject=caller.subject if caller else "",
             token_id=caller.token_id if caller else "",
             generation=caller.generation if caller else 0,
+            derived=caller.derived if caller else "",
             rule=self.grant.rule if self.grant else "",
             credential=self.credential.version if self.credential else "",
             status=self.status,
@@ -127,6 +127,13 @@ class Exchange:
             bytes_out=sent,
             seconds=time.monotonic() - self.started,
         )
+
+
+def retry_after(error: ProxyError) -> Headers:
+    """Return the header that says when to try again (RFC 9110, section 10.2.3), if the error knows."""
+    if error.retry_after is None:
+        return []
+    return [(b"retry-after", str(max(1, round(error.retry_after + 0.5))).encode())]
 
 
 def unrecorded(exchange: Exchange, error: ProxyError) -> Response:

@@ -23,12 +23,20 @@ from apitokenproxy.messages import (
     Presented,
     Reply,
     Request,
+    Response,
     Secret,
 )
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Awaitable[T]
 """A result, or something to await for it: parts are written in either colour."""
+
+
+class Handler(Protocol):
+    """What adapters serve: the pipeline, or the token endpoint."""
+
+    async def handle(self, request: Request) -> Response:
+        """Return the response. Raises nothing but cancellation."""
 
 
 class Authenticator(Protocol):

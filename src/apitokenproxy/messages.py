@@ -182,6 +182,8 @@ class Operation:
 class Caller:
     """Who is calling. `token_id` and `generation` are set when a client token said so.
 
+    `derived` is the id of a token that was derived from it; `caveats` say what of a grant such a token
+    was narrowed not to do, and `limits` are the terms of limits of its own (`(("rate", "10/minute"),)`).
     `notice` are headers that tell the caller something about their own token. `key` stands for the
     token in counting; without one (the host's session), for tenant and subject.
     """
@@ -193,11 +195,21 @@ class Caller:
     token_id: str = ""
     generation: int = 0
     notice: tuple[tuple[bytes, bytes], ...] = ()
+    derived: str = ""
+    caveats: tuple[Callable[["Grant"], str], ...] = ()
+    limits: tuple[tuple[str, str | int], ...] = ()
     key: Any = field(init=False, repr=False, eq=False)
 
     @key.default
     def _key(self) -> Any:
         return self.token_id or (self.tenant, self.subject)
+
+    def excludes(self, grant: "Grant") -> str:
+        """Return what of a grant the caller's token was narrowed not to do, in a word; empty when nothing."""
+        for excludes in self.caveats:
+            if what := excludes(grant):
+                return what
+        return ""
 
 
 @frozen
@@ -383,6 +395,7 @@ class AuditRecord:
     subject: str
     token_id: str
     generation: int
+    derived: str
     rule: str
     credential: str
     status: int

@@ -62,7 +62,7 @@ class Pipeline:
             operation = exchange.operation = self.guard.inspect(request)
             caller = exchange.caller = _known(await self.authenticate(operation.presented, request))
             route = _found(self.routes, operation.upstream)
-            grant = exchange.grant = _granted(await self.decide(caller, operation))
+            grant = exchange.grant = _granted(caller, await self.decide(caller, operation))
             exchange.admission = await self.admit(grant)
             credential = exchange.credential = await route.obtain(caller)
             outbound = inject(grant, route.upstream, credential)
@@ -92,7 +92,10 @@ def _found(routes: Mapping[str, Route], upstream: str) -> Route:
     return route
 
 
-def _granted(verdict: Grant | Denial) -> Grant:
-    if isinstance(verdict, Grant):
-        return verdict
-    raise Denied(verdict.reason)
+def _granted(caller: Caller, verdict: Grant | Denial) -> Grant:
+    """Return the grant, if the token was not narrowed to less: no policy engine can overlook that."""
+    if not isinstance(verdict, Grant):
+        raise Denied(verdict.reason)
+    if caller.caveats and (what := caller.excludes(verdict)):
+        raise Denied(f"rule {verdict.rule} allows it, but the token was narrowed: {what}")
+    return verdict

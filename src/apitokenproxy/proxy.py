@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -16,16 +15,20 @@ from apitokenproxy.adapters.httpx import AsyncTransport, Transport
 from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
-from apitokenproxy.credentials.several import combine
+from apitokenproxy.credentials.several import bind_all
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
 from apitokenproxy.forwarders.wire import WireForwarder
 from apitokenproxy.guard import Guard
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
+from apitokenproxy.identity.derived import DERIVE
+from apitokenproxy.identity.deriving import DEFAULT_LIFETIME
 from apitokenproxy.identity.first_of import FirstOf
 from apitokenproxy.identity.host import HostIdentity
+from apitokenproxy.identity.signing import SigningKeys
 from apitokenproxy.identity.stores import open_store
+from apitokenproxy.identity.told import DerivedToken
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import (
     AuditSink,
@@ -33,12 +36,11 @@ from apitokenproxy.interfaces import (
     Limiter,
     PolicyEngine,
     SecretProvider,
-    SecretReader,
     TokenStore,
 )
-from apitokenproxy.limits.limit import Limit
+from apitokenproxy.limits.limit import Limit, own_limits
 from apitokenproxy.limits.memory import MemoryLimiter
-from apitokenproxy.messages import Admission, Caller, Credential, Denial, Grant
+from apitokenproxy.messages import Admission, Caller, Denial, Grant
 from apitokenproxy.pipeline import Pipeline, Route
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
@@ -46,6 +48,8 @@ from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.settings import by_name, header_name, network, prefix_of
+from apitokenproxy.token_exchange import Asked, TokenExchange
 from apitokenproxy.upstream import Upstream
 
 
@@ -64,6 +68,8 @@ class Proxy:
     is how long a revoked token may still work in another process. `store_outage` is how long
     verified tokens go on working when the store does not answer; by default they are refused with
     503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed.
+    `signing_keys` are secret references: the first signs derived tokens, each verifies them.
+    `exchange_lifetime` is how long a token lasts that its holder derived at the token endpoint.
     `secret_providers` adds schemes for secret references to `env:`, `file:` and `exec:`.
 
     Raises ConfigurationError. Nothing is opened or connected before the first request, except that
@@ -84,16 +90,18 @@ class Proxy:
         revocation_bound: timedelta = timedelta(seconds=1),
         store_outage: timedelta = timedelta(0),
         trusted_proxies: Iterable[str] = (),
+        signing_keys: Sequence[str] = (),
+        exchange_lifetime: timedelta = DEFAULT_LIFETIME,
         secret_providers: Mapping[str, SecretProvider] | None = None,
     ) -> None:
-        self.upstreams = _by_name(upstreams)
+        self.upstreams = by_name(upstreams)
         self._policy = Rules(rules, upstreams=self.upstreams) if isinstance(rules, Sequence) else rules
         self._limiter = MemoryLimiter(limits) if isinstance(limits, Sequence) else limits
         self._guard = Guard(
             upstreams=self.upstreams,
-            prefix=_prefix(prefix),
-            token_header=_header_name(token_header),
-            trusted_proxies=tuple(_network(address) for address in trusted_proxies),
+            prefix=prefix_of(prefix),
+            token_header=header_name(token_header),
+            trusted_proxies=tuple(network(address) for address in trusted_proxies),
         )
         self._secrets = Secrets(
             {"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider(), **(secret_providers or {})}
@@ -102,9 +110,12 @@ class Proxy:
         self._identity = identity
         self._store = open_store(store) if isinstance(store, str) else store
         self._verified = Verified(bound=revocation_bound.total_seconds())
-        self._client_tokens = ClientTokens(self._store, self._verified, outage=store_outage.total_seconds())
+        keys = SigningKeys(signing_keys, self._secrets.bind)
+        self._signing_keys = keys
+        self._exchange_lifetime = exchange_lifetime
+        self._client_tokens = ClientTokens(self._store, self._verified, keys=keys, outage=store_outage.total_seconds())
         self._audit = open_audit(audit) if isinstance(audit, str | Path | None) else audit
-        self.tokens = TokenAuthority(self._store, self._verified)
+        self.tokens = TokenAuthority(self._store, self._verified, keys, own_limits)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -137,6 +148,16 @@ class Proxy:
     def wsgi(self) -> WsgiApp:
         """The WSGI application to mount. Raises ConfigurationError when a part is `async def`."""
         return WsgiApp(self._sync_pipeline)
+
+    @cached_property
+    def token_endpoint(self) -> AsgiApp:
+        """The ASGI application at which holders of tokens with the scope `tokens:derive` derive others (RFC 8693)."""
+        return AsgiApp(self._token_exchange(ASYNC), self.awarm_up, self.aclose)
+
+    @cached_property
+    def wsgi_token_endpoint(self) -> WsgiApp:
+        """The same as a WSGI application."""
+        return WsgiApp(self._token_exchange(SYNC))
 
     def transport(self, token: str) -> Transport:
         """Return a transport for `httpx.Client` that calls as the holder of `token`."""
@@ -200,7 +221,7 @@ class Proxy:
 
     async def _missing_secrets(self) -> list[str]:
         secrets = self._secrets.bind(ASYNC)
-        problems = []
+        problems = await self._signing_keys.bind(ASYNC).problems()
         for upstream in self.upstreams.values():
             for kind in upstream.credential:
                 reference = getattr(kind, "secret", None)
@@ -233,12 +254,32 @@ class Proxy:
             routes={
                 name: Route(
                     upstream=upstream,
-                    obtain=_credential(upstream, secrets, colour),
+                    obtain=bind_all(upstream.credential, secrets, colour),
                     forward=self._forwarders[name].bind(colour),
                 )
                 for name, upstream in self.upstreams.items()
             },
             audit=self._audit,
+        )
+
+    def _token_exchange(self, colour: Colour) -> TokenExchange:
+        self._signing_keys.must_be_named()
+        return TokenExchange(
+            authenticate=self._client_tokens.bind(colour).authenticate,
+            derive=colour.lift(self._derive, DerivedToken),
+            may_derive=DERIVE,
+            upstreams=frozenset(self.upstreams),
+            address=self._guard.address_of,
+            audit=self._audit,
+        )
+
+    def _derive(self, caller: Caller, asked: Asked) -> DerivedToken:
+        return self.tokens.derive(
+            caller.token_id,
+            generation=caller.generation,
+            scopes=asked.scopes,
+            upstreams=asked.upstreams,
+            expires_in=self._exchange_lifetime,
         )
 
     def _authenticator(self) -> FirstOf:
@@ -249,49 +290,5 @@ class Proxy:
         return FirstOf(authenticators)
 
 
-def _credential(upstream: Upstream, secrets: SecretReader, colour: Colour) -> Callable[[Caller], Awaitable[Credential]]:
-    return combine(
-        [
-            kind.bind(secrets) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential)
-            for kind in upstream.credential
-        ]
-    )
-
-
 def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
     return WireForwarder() if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)
-
-
-def _by_name(upstreams: Iterable[Upstream]) -> dict[str, Upstream]:
-    found: dict[str, Upstream] = {}
-    for upstream in upstreams:
-        if upstream.name in found:
-            raise ConfigurationError(f"upstream {upstream.name} is named twice; give each its own name")
-        found[upstream.name] = upstream
-    if not found:
-        raise ConfigurationError("upstreams is empty; name at least one API to stand before")
-    return found
-
-
-def _prefix(prefix: str) -> bytes:
-    stripped = prefix.rstrip("/")
-    if stripped and not (stripped.startswith("/") and stripped.isascii() and "//" not in stripped):
-        raise ConfigurationError(f"prefix {prefix!r} must begin with a slash, as /proxy does")
-    return stripped.encode()
-
-
-def _header_name(name: str | None) -> bytes | None:
-    if name is None:
-        return None
-    if not name or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in name):
-        raise ConfigurationError(f"token_header {name!r} is not a header name; use letters, digits and hyphens")
-    return name.lower().encode()
-
-
-def _network(address: str) -> Any:
-    try:
-        return ip_network(address)
-    except ValueError:
-        raise ConfigurationError(
-            f"trusted_proxies: {address!r} is not an address or network, as 10.0.0.0/8 is"
-        ) from None

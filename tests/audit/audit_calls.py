@@ -24,6 +24,7 @@ RECORD = AuditRecord(
     subject="ada",
     token_id="t1",
     generation=1,
+    derived="",
     rule="read",
     credential="v1",
     status=200,

@@ -1,6 +1,7 @@
 """`apitokenproxy tokens`: handing out, looking at, taking back."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,57 @@ def test_tokens_are_found_in_files(folder: Path) -> None:
     assert token not in found.out + found.err
     clean = run("tokens", "scan", "clean.txt", folder=folder)
     assert (clean.code, clean.out, clean.err) == (0, "", "")
+
+
+def with_signing_key(folder: Path) -> None:
+    file = folder / "apitokenproxy.toml"
+    file.write_text(file.read_text().replace("[proxy]\n", '[proxy]\nsigning_keys = ["env:TOKEN_KEY"]\n'))
+
+
+def test_lesser_tokens_are_derived_and_narrowed(folder: Path) -> None:
+    """The token alone on stdout; narrowing needs no file; both are found by a scan, with the parent's id."""
+    with_signing_key(folder)
+    identifier = str(issue(folder, "--tenant", "acme")["id"])
+    less = ("--path", "/a", "--rate", "10/minute", "--expires-in", "15m")
+    derived = run("tokens", "derive", identifier, *less, folder=folder, TOKEN_KEY="k" * 32)
+    assert (derived.code, derived.out.startswith(f"atp_{identifier}."), derived.out.count("\n")) == (0, True, 1)
+    assert f"derived from {identifier}, ends " in derived.err
+    as_json = run("tokens", "derive", identifier, "--json", folder=folder, TOKEN_KEY="k" * 32)
+    assert json.loads(as_json.out)["parent"] == identifier
+    (folder / "apitokenproxy.toml").unlink()
+    narrowed = run("tokens", "narrow", "--method", "GET", folder=folder, stdin=derived.out)
+    assert (narrowed.code, narrowed.out.count("."), narrowed.err) == (0, derived.out.count(".") + 1, "")
+    (folder / "app.env").write_text(f"KEY={narrowed.out}")
+    own = derived.err.partition("id ")[2][:12]
+    found = run("tokens", "scan", "app.env", folder=folder)
+    assert (found.code, found.out) == (1, f"app.env:1: token {own}, derived from {identifier}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "sentence"),
+    [
+        ((), None, "cannot be had|not set"),
+        ((), "short", "must have 32 or more"),
+        (("--path", "a"), "k" * 32, "must begin with a slash"),
+        (("--scope", "z"), "k" * 32, "has no scope z"),
+        (("--rate", "often"), "k" * 32, "is not like '100/minute'"),
+    ],
+)
+def test_what_cannot_be_derived_is_one_sentence(
+    folder: Path, arguments: tuple[str, ...], key: str | None, sentence: str
+) -> None:
+    """And nothing on stdout."""
+    with_signing_key(folder)
+    identifier = str(issue(folder, "--tenant", "acme")["id"])
+    done = run("tokens", "derive", identifier, *arguments, folder=folder, TOKEN_KEY=key)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert re.search(sentence, done.err)
+
+
+def test_only_a_derived_token_is_narrowed(folder: Path) -> None:
+    """What is on stdin is not repeated."""
+    token = str(issue(folder, "--tenant", "acme")["token"])
+    done = run("tokens", "narrow", "--method", "GET", folder=folder, stdin=token)
+    assert (done.code, done.out) == (1, "")
+    assert "only a derived token can be narrowed" in done.err
+    assert token not in done.err

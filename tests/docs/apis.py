@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from attrs import Factory, define
 
-KEY = "real-key-0c6f1d7a94e2b358"
-ENVIRONMENT = ("GITHUB_TOKEN", "OPENAI_API_KEY", "STRIPE_KEY", "PARTNER_KEY", "DEEPL_KEY", "MAPS_KEY")
+KEY = "real-key-0c6f1d7a94e2b358-5d20c7f4"
+ENVIRONMENT = ("GITHUB_TOKEN", "OPENAI_API_KEY", "STRIPE_KEY", "PARTNER_KEY", "DEEPL_KEY", "MAPS_KEY", "TOKEN_KEY")
 """Where the documentation's programs look for their keys."""
 
 

@@ -3,7 +3,6 @@
 import inspect
 import re
 import tomllib
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,8 +10,21 @@ from attrs import NOTHING, fields, frozen
 from blocks import ROOT
 
 import apitokenproxy
-from apitokenproxy import Basic, Bearer, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream, config
+from apitokenproxy import (
+    Basic,
+    Bearer,
+    ConfigurationError,
+    Header,
+    Limit,
+    Proxy,
+    Query,
+    Rule,
+    Timeouts,
+    Upstream,
+    config,
+)
 from apitokenproxy.audit.writer import MAX_PENDING
+from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import all_errors
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
@@ -66,7 +78,11 @@ def _default(cell: str) -> Any:
         return REQUIRED
     if not cell.startswith("`"):
         return None
-    return tomllib.loads(f"value = {cell.strip('`')}")["value"]
+    value = tomllib.loads(f"value = {cell.strip('`')}")["value"]
+    try:
+        return parse_duration(value)
+    except (ConfigurationError, TypeError):  # any other kind of value
+        return value
 
 
 def accepted(cls: type) -> list[Key]:
@@ -85,8 +101,6 @@ def _plain(default: Any) -> Any:
     """Return a default as a file would write it."""
     if default is NOTHING:
         return REQUIRED
-    if isinstance(default, timedelta):
-        return f"{default.total_seconds():g}s"
     if isinstance(default, Timeouts):
         return None  # a table of its own
     return list(default) if isinstance(default, tuple) else default

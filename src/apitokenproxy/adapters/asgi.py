@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from apitokenproxy.errors import ClientGone, ProxyError
+from apitokenproxy.interfaces import Handler
 from apitokenproxy.messages import BodyMeter, Headers, Request, Response
-from apitokenproxy.pipeline import Pipeline
 
 Message = MutableMapping[str, Any]
 # Every framework has types of its own for these two, none of which are each other's.
@@ -32,9 +32,9 @@ class AsgiApp:
     """Answers `http` scopes through the pipeline; `lifespan` calls `start` and, at shutdown, `aclose`."""
 
     def __init__(
-        self, pipeline: Pipeline, start: Callable[[], Awaitable[None]], aclose: Callable[[], Awaitable[None]]
+        self, handler: Handler, start: Callable[[], Awaitable[None]], aclose: Callable[[], Awaitable[None]]
     ) -> None:
-        self._pipeline = pipeline
+        self._handler = handler
         self._start = start
         self._aclose = aclose
         self._watch = _Watch(None)
@@ -57,7 +57,7 @@ class AsgiApp:
             self._watch = _Watch(task.get_loop())
         client = _Client(receive, task, self._watch)
         try:
-            response = await self._pipeline.handle(await _request(scope, client))
+            response = await self._handler.handle(await _request(scope, client))
             client.watch()
             await _stream(response, send)
         except asyncio.CancelledError:

@@ -17,15 +17,15 @@ import httpx
 
 from apitokenproxy._colour import run
 from apitokenproxy.errors import ClientGone, ProxyError
+from apitokenproxy.interfaces import Handler
 from apitokenproxy.messages import Body, BodyMeter, Hidden, Request, Response
-from apitokenproxy.pipeline import Pipeline
 
 
 class Transport(httpx.BaseTransport):
     """For `httpx.Client`. Closing it closes idle connections; the proxy stays usable."""
 
-    def __init__(self, pipeline: Pipeline, token: str, let_go: Callable[[], None]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, handler: Handler, token: str, let_go: Callable[[], None]) -> None:
+        self._handler = handler
         self._token = Hidden(token.encode())
         self._let_go = let_go
 
@@ -38,15 +38,15 @@ class Transport(httpx.BaseTransport):
         meter = BodyMeter()
         stream = request.stream
         body = (meter.count(chunk) for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
-        response = run(self._pipeline.handle(_request(request, self._token, body, meter)))
+        response = run(self._handler.handle(_request(request, self._token, body, meter)))
         return _answer(_SyncAnswer, "SyncByteStream", response, request)
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
     """For `httpx.AsyncClient`. Closing it closes this event loop's idle connections; the proxy stays usable."""
 
-    def __init__(self, pipeline: Pipeline, token: str, let_go: Callable[[], Awaitable[None]]) -> None:
-        self._pipeline = pipeline
+    def __init__(self, handler: Handler, token: str, let_go: Callable[[], Awaitable[None]]) -> None:
+        self._handler = handler
         self._token = Hidden(token.encode())
         self._let_go = let_go
 
@@ -59,7 +59,7 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         meter = BodyMeter()
         stream = request.stream
         body = (meter.count(chunk) async for chunk in stream) if _has_body(request) else None  # type: ignore[union-attr]
-        response = await self._pipeline.handle(_request(request, self._token, body, meter))
+        response = await self._handler.handle(_request(request, self._token, body, meter))
         return _answer(_AsyncAnswer, "AsyncByteStream", response, request)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from apitokenproxy._colour import run
 from apitokenproxy.errors import BadFraming, ClientGone, ProxyError
+from apitokenproxy.interfaces import Handler
 from apitokenproxy.messages import BodyMeter, Headers, Request, Response
-from apitokenproxy.pipeline import Pipeline
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -27,12 +27,12 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 class WsgiApp:
     """Answers each environ through the pipeline, in place: no thread, no event loop."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        response = run(self._pipeline.handle(_request(environ)))
+        response = run(self._handler.handle(_request(environ)))
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
         start_response(f"{response.status} {_PHRASES.get(response.status, 'Unknown')}", headers)
         return _Answer(response)

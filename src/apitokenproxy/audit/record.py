@@ -13,7 +13,7 @@ from apitokenproxy.messages import TOKEN_PREFIX, AuditRecord
 
 LONGEST_VALUE = 512
 
-_TOKEN = re.compile(TOKEN_PREFIX.decode() + r"\w*")
+_TOKEN = re.compile(TOKEN_PREFIX.decode() + r"[\w.-]*")
 _texts = attrgetter(*(attribute.name for attribute in fields(AuditRecord) if attribute.type is str))
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -27,12 +27,15 @@ def to_json(record: AuditRecord) -> str:
     together = "".join(texts)
     if len(together) > LONGEST_VALUE or "atp_" in together:
         texts = [_TOKEN.sub("atp_***", text[:LONGEST_VALUE]) for text in texts]
-    request, peer, method, upstream, path, tenant, subject, token, rule, credential, code, reason = map(_quoted, texts)
+    request, peer, method, upstream, path, tenant, subject, token, derived, rule, credential, code, reason = map(
+        _quoted, texts
+    )
     second, fraction = divmod(record.time, 1)
     return (
         f'{{"time": "{_second(int(second))}.{int(fraction * 1000):03}Z", "request_id": {request}, "peer": {peer}, '
         f'"method": {method}, "upstream": {upstream}, "path": {path}, "tenant": {tenant}, "subject": {subject}, '
-        f'"token_id": {token}, "generation": {record.generation}, "rule": {rule}, "credential": {credential}, '
+        f'"token_id": {token}, "generation": {record.generation}, "derived": {derived}, '
+        f'"rule": {rule}, "credential": {credential}, '
         f'"status": {record.status}, "code": {code}, "reason": {reason}, "sent": {"true" if record.sent else "false"}, '
         f'"bytes_in": {record.bytes_in}, "bytes_out": {record.bytes_out}, "seconds": {record.seconds:.6f}}}'
     )

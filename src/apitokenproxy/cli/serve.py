@@ -11,7 +11,7 @@ import uvicorn
 from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.proxy import Proxy
-from apitokenproxy.served import CONFIG_VARIABLE, settings_of
+from apitokenproxy.served import CONFIG_VARIABLE, TOKEN_ENDPOINT, settings_of
 
 
 @click.command(
@@ -40,6 +40,8 @@ def serve(config: str, host: str, port: int, workers: int) -> None:
     through = ", ".join(f"{upstream.name} ({upstream.forwarder} forwarder)" for upstream in settings["upstreams"])
     click.echo(f"apitokenproxy serves {through} at {at}/<upstream>/", err=True)
     click.echo(f'try: curl -H "Authorization: Bearer $TOKEN" {at}/{names[0]}/', err=True)
+    if settings.get("signing_keys"):
+        click.echo(f"tokens are derived at http://{_address(listener)}{TOKEN_ENDPOINT}", err=True)
     if workers > 1 and settings["limits"]:
         click.echo(f"note: limits are counted in each of the {workers} workers by itself", err=True)
     os.environ[CONFIG_VARIABLE] = config

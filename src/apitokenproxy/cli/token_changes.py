@@ -8,12 +8,18 @@ from typing import Any, BinaryIO
 import click
 
 from apitokenproxy.cli.options import config_option, examples
-from apitokenproxy.cli.token_options import attributes, duration, id_argument, lifetime, opened, person
+from apitokenproxy.cli.token_options import (
+    attributes,
+    duration,
+    id_argument,
+    lifetime,
+    opened,
+    person,
+    token_from_stdin,
+)
 from apitokenproxy.cli.token_tables import iso, minute
 from apitokenproxy.errors import ConfigurationError, TokenNotFound
-from apitokenproxy.identity.format import found_in
-
-_LONGEST_STDIN = 1024
+from apitokenproxy.identity.scanning import found_in
 
 
 @click.command(
@@ -113,8 +119,7 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
             info = authority.revoke(token_id, by=person())
         else:
             try:
-                leaked = sys.stdin.read(_LONGEST_STDIN) if sys.stdin else ""
-                info = authority.revoke_leaked(leaked, by=person())
+                info = authority.revoke_leaked(token_from_stdin(), by=person())
             except TokenNotFound as error:
                 raise ConfigurationError(f"{error}; give the whole token and nothing else") from None
     click.echo(f"{info.id} of {info.tenant} is revoked")
@@ -207,9 +212,12 @@ def scan(files: tuple[BinaryIO, ...]) -> None:
     """Find client tokens in files, by form and checksum. Exit 1 when there are any."""
     count = 0
     for file in files:
-        for line, identifier in found_in(file):
+        for line, identifier, derived in found_in(file):
             count += 1
-            click.echo(f"{file.name}:{line}: a client token with the id {identifier}")
+            what = (
+                f"token {derived}, derived from {identifier}" if derived else f"a client token with the id {identifier}"
+            )
+            click.echo(f"{file.name}:{line}: {what}")
     if count:
         click.secho("revoke them: apitokenproxy tokens revoke ID", err=True)
         sys.exit(1)

@@ -15,6 +15,8 @@ from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFoun
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.proxy import Proxy
 
+_LONGEST_STDIN = 8192
+
 id_argument = click.argument("token_id", metavar="ID")
 
 
@@ -70,6 +72,11 @@ def opened(config: str, token_id: str | None = None) -> Iterator[TokenAuthority]
         sys.exit(1)
     finally:
         proxy.close()
+
+
+def token_from_stdin() -> str:
+    """Return the token that stands on stdin: in the arguments of a command everybody could read it."""
+    return sys.stdin.read(_LONGEST_STDIN).strip() if sys.stdin else ""
 
 
 def _no_such(token_id: str) -> NoReturn:

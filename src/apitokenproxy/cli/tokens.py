@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import click
 
-from apitokenproxy.cli import token_changes
+from apitokenproxy.cli import token_changes, token_derivation
 from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.cli.token_options import attributes, id_argument, lifetime, opened, person
 from apitokenproxy.cli.token_tables import as_json as in_json
@@ -19,14 +19,15 @@ from apitokenproxy.errors import ConfigurationError
         "TOKEN=$(apitokenproxy tokens issue --tenant acme)",
         "apitokenproxy tokens list",
         "apitokenproxy tokens rotate ID",
+        "apitokenproxy tokens derive ID --expires-in 15m",
         "apitokenproxy tokens revoke ID",
     )
 )
 def tokens() -> None:
-    """Hand out client tokens, look at them, replace them, take them back."""
+    """Hand out client tokens, look at them, replace them, derive lesser ones, take them back."""
 
 
-for command in token_changes.COMMANDS:
+for command in (*token_changes.COMMANDS, token_derivation.derive, token_derivation.narrow):
     tokens.add_command(command)
 
 

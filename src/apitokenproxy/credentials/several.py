@@ -3,9 +3,18 @@
 from collections.abc import Awaitable, Callable, Sequence
 from operator import is_
 
+from apitokenproxy._colour import Colour
+from apitokenproxy.interfaces import CredentialKind, SecretReader, TokenProvider
 from apitokenproxy.messages import Caller, Credential
 
 Obtain = Callable[[Caller], Awaitable[Credential]]
+
+
+def bind_all(kinds: Sequence[CredentialKind | TokenProvider], secrets: SecretReader, colour: Colour) -> Obtain:
+    """Return one function that makes all the credentials of an upstream, in a colour."""
+    return combine(
+        [kind.bind(secrets) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
+    )
 
 
 def combine(bound: Sequence[Obtain]) -> Obtain:

@@ -73,9 +73,7 @@ class Guard:
         upstream = self.upstreams.get(name)
         readings = read_path(path, upstream)
         length = body_length(found, request.body is not None)
-        address = request.peer
-        if self.trusted_proxies:
-            address = client_address(address, found, self.trusted_proxies)
+        address = client_address(request.peer, found, self.trusted_proxies) if self.trusted_proxies else request.peer
         presented = take_credential(found, self.token_header, request.token, address)
         if upstream is not None and upstream.max_body is not None:
             request.meter.limit = upstream.max_body
@@ -94,6 +92,11 @@ class Guard:
             address,
             request,
         )
+
+    def address_of(self, request: Request) -> str:
+        """Return the address of a client that asks for something else than an operation. Raises BadHeader."""
+        _, found = sort_request(request.headers, self._sorter)
+        return client_address(request.peer, found, self.trusted_proxies)
 
 
 _NOT_FOR_TOKENS = (READ - PLACES) | {b"authorization", b"content-type", b"cookie"}

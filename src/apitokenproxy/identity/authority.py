@@ -18,8 +18,11 @@ from attrs import evolve
 from apitokenproxy.errors import TokenConflict, TokenNotFound
 from apitokenproxy.identity.attributes import checked
 from apitokenproxy.identity.awaitable import awaitable
+from apitokenproxy.identity.derived import is_derived
+from apitokenproxy.identity.deriving import Deriving
 from apitokenproxy.identity.format import digest, id_in, mint
 from apitokenproxy.identity.generations import MOST_LIVE, Overlap, rotated, undone
+from apitokenproxy.identity.signing import NO_KEYS, SigningKeys
 from apitokenproxy.identity.terms import (
     checked_actor,
     checked_id,
@@ -29,7 +32,7 @@ from apitokenproxy.identity.terms import (
     checked_tenant,
     expiry,
 )
-from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, told
+from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, described, told
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenEvent, TokenStore
 
@@ -45,17 +48,24 @@ _TokenInfos = list[TokenInfo]  # inside the class below, `list` is a method
 _Events = list[TokenEvent]
 
 
-class TokenAuthority:
+class TokenAuthority(Deriving):
     """Issues, shows, replaces and ends the client tokens of one store.
 
-    `verified` is the cache of the authenticator in this process. `by` says who does it, for the
+    `verified` is the cache of the authenticator in this process, `keys` sign derived tokens, and
+    `check_limits` raises ConfigurationError for terms of limits that mean nothing. `by` says who does it, for the
     token's events. Every method may raise StoreUnavailable and has an awaitable twin, whose name
     begins with an `a`. Those that take an id raise TokenNotFound for one that is not there, and
     TokenConflict where the token's state does not allow what is asked.
     """
 
-    def __init__(self, store: TokenStore, verified: Verified) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: TokenStore,
+        verified: Verified,
+        keys: SigningKeys = NO_KEYS,
+        check_limits: Callable[[Mapping[str, str | int]], object] = dict,
+    ) -> None:
+        super().__init__(store, keys, check_limits)
         self._verified = verified
 
     # --- handing out --------------------------------------------------------------------------
@@ -88,7 +98,7 @@ class TokenAuthority:
             expires=expiry(now, expires_in),
             generations=(Generation(1, digest(token.encode()), now),),
         )
-        self._store.add(stored, TokenEvent(identifier, now, checked_actor(by), "issue", _described(stored)))
+        self._store.add(stored, TokenEvent(identifier, now, checked_actor(by), "issue", described(stored)))
         return IssuedToken(token, identifier, stored.tenant, stored.expires)
 
     def rotate(
@@ -146,13 +156,17 @@ class TokenAuthority:
         return [self.revoke(one.id, by=by) for one in found if one.revoked is None]
 
     def revoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
-        """End the token of which this is the string, whatever generation. Raises TokenNotFound.
+        """End the token of which this is the string, whatever generation. Raises TokenNotFound, TokenConflict.
 
         The string must be a token's in every letter, or else whoever knows an id could end the token.
         """
-        identifier = id_in(token.strip().encode())
+        text = token.strip().encode()
+        if is_derived(text):
+            parent = text[4:16].decode("ascii", "replace")
+            raise TokenConflict(f"that token was derived from {parent} and ends with it, or by itself; revoke {parent}")
+        identifier = id_in(text)
         stored = None if identifier is None else self._store.find(identifier)
-        found = digest(token.strip().encode())
+        found = digest(text)
         if stored is None or all(generation.digest != found for generation in stored.generations):
             raise TokenNotFound("that is no client token of this store")
         return self.revoke(stored.id, by=by)
@@ -216,7 +230,7 @@ class TokenAuthority:
             after = evolve(stored, **fields)
             if after == stored:
                 return None
-            before, now = _described(stored), _described(after)
+            before, now = described(stored), described(after)
             return after, {name: [before[name], now[name]] for name in now if before[name] != now[name]}
 
         return self._told(token_id, "edit", by, edit)
@@ -283,13 +297,3 @@ class TokenAuthority:
         if stored is None:
             raise TokenNotFound(f"there is no client token {identifier}; see the list of tokens for their ids")
         return stored
-
-
-def _described(token: StoredToken) -> dict[str, Any]:
-    return {
-        "tenant": token.tenant,
-        "subject": token.subject,
-        "scopes": sorted(token.scopes),
-        "attributes": dict(token.attributes),
-        "expires": token.expires.isoformat() if token.expires else None,
-    }

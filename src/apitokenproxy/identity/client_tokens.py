@@ -10,6 +10,8 @@ Rules:
 5. No exception is raised while a KeyError that holds a digest is being handled.
 6. An address from which too many wrong tokens came is asked to wait; tokens that were good lately are not.
 7. Nothing verified is used unless the store said within the revocation bound that nothing was changed.
+8. A derived token is verified by its signature; what it rests on is its parent, which is looked up once for
+   all its children. It ends with the parent, and with the generation of the parent that it came from.
 """
 
 import math
@@ -22,36 +24,51 @@ from hashlib import sha256
 from hmac import compare_digest
 from types import NoneType
 
+from attrs import evolve
+
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import TooManyFailures, Unauthenticated
 from apitokenproxy.identity.attributes import read_only
 from apitokenproxy.identity.changes import Changes
-from apitokenproxy.identity.format import TOKEN_LENGTH, id_in
+from apitokenproxy.identity.derived import DERIVE, LONGEST, Derived, is_derived, key_of, opened, take_apart
+from apitokenproxy.identity.format import id_in
 from apitokenproxy.identity.guessing import Guessing
+from apitokenproxy.identity.signing import NO_KEYS, BoundSigningKeys, SigningKeys
 from apitokenproxy.identity.usage import Usage
-from apitokenproxy.identity.verified import Verified
+from apitokenproxy.identity.verified import Entry, Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenStore
 from apitokenproxy.messages import TOKEN_PREFIX, Caller, Presented, Request
 
 _GARBAGE = "what begins like a client token is not one (length, form or checksum)"
+_SIGNATURE_KEPT = 60.0
+"""Seconds after which a derived token's signature is verified again: its key may have been taken away."""
 _NOBODY = (Generation(0, bytes(32), datetime(1970, 1, 1, tzinfo=UTC)),)
 
 
 class ClientTokens:
-    """An Authenticator for client tokens, over a store and a cache of verified tokens.
+    """An Authenticator for client tokens and those derived from them, over a store and a cache of verified tokens.
 
+    `keys` verify derived tokens; without them there are none. `guessing` counts wrong tokens by address.
     `outage` (seconds) is for how long verified tokens go on working while the store does not answer.
     `clock` returns seconds since the epoch; expiry is judged by it.
     """
 
     def __init__(
-        self, store: TokenStore, verified: Verified, clock: Callable[[], float] = time.time, *, outage: float = 0.0
+        self,
+        store: TokenStore,
+        verified: Verified,
+        clock: Callable[[], float] = time.time,
+        *,
+        keys: SigningKeys = NO_KEYS,
+        guessing: Guessing | None = None,
+        outage: float = 0.0,
     ) -> None:
         self._store = store
         self._verified = verified
+        self._keys = keys
         self._changes = Changes(verified, outage=outage)
         self._usage = Usage(store)
-        self._guessing = Guessing(verified.timer)
+        self._guessing = guessing or Guessing(verified.timer)
         self._clock = clock
 
     def bind(self, colour: Colour) -> "BoundClientTokens":
@@ -59,7 +76,10 @@ class ClientTokens:
         find: Callable[[str], Awaitable[StoredToken | None]] = colour.lift(self._store.find, (StoredToken, NoneType))
         ask: Callable[[], Awaitable[int]] = colour.lift(self._store.changes, int)
         hear = partial(self._changes.hear, ask, colour)
-        return BoundClientTokens(find, hear, self._changes, self._usage, self._guessing, self._verified, self._clock)
+        keys = self._keys.bind(colour)
+        return BoundClientTokens(
+            find, hear, keys, self._changes, self._usage, self._guessing, self._verified, self._clock
+        )
 
     def close(self) -> None:
         """Write down how often tokens were used."""
@@ -69,12 +89,13 @@ class ClientTokens:
 class BoundClientTokens:
     """ClientTokens in one colour."""
 
-    __slots__ = ("_changes", "_clock", "_count", "_find", "_guessing", "_hear", "_usage", "_verified")
+    __slots__ = ("_changes", "_clock", "_count", "_find", "_guessing", "_hear", "_keys", "_usage", "_verified")
 
     def __init__(
         self,
         find: Callable[[str], Awaitable[StoredToken | None]],
         hear: Callable[[], Awaitable[None]],
+        keys: BoundSigningKeys,
         changes: Changes,
         usage: Usage,
         guessing: Guessing,
@@ -83,6 +104,7 @@ class BoundClientTokens:
     ) -> None:
         self._find = find
         self._hear = hear
+        self._keys = keys
         self._changes = changes
         self._usage = usage
         self._count = usage.count
@@ -100,10 +122,9 @@ class BoundClientTokens:
         token = presented.value
         if not token.startswith(TOKEN_PREFIX):
             return None
-        digest = sha256(token).digest() if len(token) == TOKEN_LENGTH else b""
-        caller = self._verified.get(digest, self._clock())
-        if caller is None:
-            caller = await self._look_up(token, digest, presented.address)
+        digest = sha256(token).digest() if len(token) <= LONGEST else b""
+        entry = self._verified.entry(digest, self._clock())
+        caller = entry.caller if entry is not None else await self._look_up(token, digest, presented.address)
         self._count(caller)
         return caller
 
@@ -121,8 +142,13 @@ class BoundClientTokens:
 
     async def _ask(self, token: bytes, digest: bytes) -> Caller:
         """Ask the store: whether anything was changed, and for the token if it is not known already."""
-        identifier = id_in(token)
-        if identifier is None:
+        if is_derived(token):
+            derived = take_apart(token)
+            await self._verify_signature(derived)
+            verify = partial(self._verify_derived, derived, digest)
+        elif identifier := id_in(token):
+            verify = partial(self._verify, identifier, digest)
+        else:
             raise Unauthenticated(_GARBAGE)
         self._usage.keep_writing()
         if not self._verified.is_fresh():
@@ -130,7 +156,7 @@ class BoundClientTokens:
             caller = self._verified.get(digest, self._clock())
             if caller is not None:
                 return caller
-        return await self._verify(identifier, digest)
+        return await verify()
 
     async def _verify(self, identifier: str, digest: bytes) -> Caller:
         self._changes.raise_if_paused()
@@ -144,6 +170,55 @@ class BoundClientTokens:
             raise Unauthenticated(f"there is no client token {identifier}")
         if matching is None:
             raise Unauthenticated(f"the secret is not that of client token {identifier}")
+        return self._confirmed(digest, stored, matching, era).caller
+
+    async def _verify_signature(self, derived: Derived) -> None:
+        """See that the proxy signed it. Raises Unauthenticated, SecretUnavailable."""
+        key = await self._keys.find(key_of(derived))
+        if key is None:
+            raise Unauthenticated(f"a token derived from {derived.parent} is signed with a key that is not known")
+        if not derived.is_signed_with(key):
+            raise Unauthenticated(f"the signature of a token derived from {derived.parent} is wrong")
+
+    async def _verify_derived(self, derived: Derived, digest: bytes) -> Caller:
+        """Return the caller of a token whose signature is right. Raises Unauthenticated."""
+        head, caveats = opened(derived)
+        now = self._clock()
+        ends = min((caveat.expires for caveat in caveats if caveat.expires is not None), default=math.inf)
+        if ends <= now:
+            raise Unauthenticated(f"token {head.id}, derived from {derived.parent}, has expired")
+        era = self._verified.begin()
+        parent = await self._parent(derived.parent, head.generation)
+        scopes = [caveat.scopes for caveat in caveats if caveat.scopes is not None]
+        caller = evolve(
+            parent.caller,
+            scopes=parent.caller.scopes.intersection(*scopes) - {DERIVE},
+            derived=head.id,
+            caveats=tuple(caveat.excludes for caveat in caveats),
+            limits=head.limits,
+        )
+        self._verified.fill(digest, caller, min(ends, parent.expires, now + _SIGNATURE_KEPT), era)
+        return caller
+
+    async def _parent(self, identifier: str, number: int) -> Entry:
+        """Return whom a client token names in a generation, 0: the newest. Raises Unauthenticated."""
+        known_as = b"%b.%d" % (identifier.encode(), number)
+        parent = self._verified.entry(known_as, self._clock())
+        if parent is not None:
+            return parent
+        self._changes.raise_if_paused()
+        era = self._verified.begin()
+        stored = await self._find(identifier)
+        if stored is None:
+            raise Unauthenticated(f"there is no client token {identifier}")
+        for generation in stored.generations:
+            if generation.number == number or (not number and generation.replaced is None):
+                return self._confirmed(known_as, stored, generation, era)
+        raise Unauthenticated(f"client token {identifier} has no generation {number}")
+
+    def _confirmed(self, known_as: bytes, stored: StoredToken, matching: Generation, era: int) -> Entry:
+        """Return and keep whom a token in the store names. Raises Unauthenticated."""
+        identifier = stored.id
         now = datetime.fromtimestamp(self._clock(), UTC)
         if stored.revoked is not None:
             raise Unauthenticated(f"client token {identifier} is revoked")
@@ -163,8 +238,7 @@ class BoundClientTokens:
             generation=matching.number,
             notice=_notice(matching),
         )
-        self._verified.fill(digest, caller, _earliest(stored.expires, matching.ends), era)
-        return caller
+        return self._verified.fill(known_as, caller, _earliest(stored.expires, matching.ends), era)
 
 
 def _notice(generation: Generation) -> tuple[tuple[bytes, bytes], ...]:

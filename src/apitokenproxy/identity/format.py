@@ -14,7 +14,6 @@ without asking the store, and a scanner that finds a token's shape can tell it f
 import re
 import secrets
 import zlib
-from collections.abc import Iterable, Iterator
 from hashlib import sha256
 
 from apitokenproxy.messages import TOKEN_PREFIX
@@ -36,8 +35,6 @@ It uses nothing that RE2, Hyperscan, PCRE and Python do not agree on.
 """
 
 _TOKEN = re.compile(SCAN_REGEX.encode())
-# Looking ahead, so that one that begins within another is found too.
-_ANYWHERE = re.compile(b"(?=(" + SCAN_REGEX.encode() + b"))")
 _ID = re.compile(r"[0-9A-Za-z]{12}")
 
 
@@ -55,14 +52,6 @@ def id_in(token: bytes) -> str | None:
     if _checksum(token[:_CHECKSUM_START]) != token[_CHECKSUM_START:]:
         return None
     return token[_ID_START:_ID_END].decode()
-
-
-def found_in(lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-    """Yield the number of the line (from 1) and the id of every client token in a text, also one in another word."""
-    for number, line in enumerate(lines, 1):
-        for match in _ANYWHERE.finditer(line):
-            if identifier := id_in(match[1]):
-                yield number, identifier
 
 
 def is_id(text: str) -> bool:

@@ -43,6 +43,18 @@ class Rotation:
 
 
 @frozen
+class DerivedToken:
+    """A token derived from another. `token` is the string to hand out, `parent` the id of the other one."""
+
+    token: str = field(repr=False)
+    id: str
+    parent: str
+    expires: datetime
+
+    __reduce_ex__ = not_pickled
+
+
+@frozen
 class GenerationInfo:
     """What may be told about one generation. `ends` is None for the newest; uses are some seconds old."""
 
@@ -116,3 +128,14 @@ def told(token_id: str, stored: StoredToken | None) -> TokenInfo:
 
 def _generation(stored: Generation) -> GenerationInfo:
     return GenerationInfo(stored.number, stored.created, stored.ends, stored.first_used, stored.last_used, stored.uses)
+
+
+def described(token: StoredToken) -> dict[str, Any]:
+    """Return what an event may tell of a token that was issued or edited."""
+    return {
+        "tenant": token.tenant,
+        "subject": token.subject,
+        "scopes": sorted(token.scopes),
+        "attributes": dict(token.attributes),
+        "expires": token.expires.isoformat() if token.expires else None,
+    }

@@ -22,7 +22,9 @@ from apitokenproxy.messages import Caller
 
 
 @frozen
-class _Entry:
+class Entry:
+    """A caller whom the store confirmed, until when (seconds since the epoch) that holds, and since which change."""
+
     caller: Caller
     expires: float
     era: int
@@ -42,17 +44,22 @@ class Verified:
         self._maxsize = maxsize
         self.timer = timer
         self._lock = Lock()
-        self._entries: dict[bytes, _Entry] = {}
+        self._entries: dict[bytes, Entry] = {}
         self._era = 0
         self._heard: int | None = None
         self._fresh_until = -math.inf
 
     def get(self, digest: bytes, now: float) -> Caller | None:
         """Return the caller whose token has that digest, if it is here, fresh and not over (`now`: epoch seconds)."""
+        entry = self.entry(digest, now)
+        return None if entry is None else entry.caller
+
+    def entry(self, digest: bytes, now: float) -> Entry | None:
+        """Return what `get` does, and for how long it holds."""
         entry = self._entries.get(digest)
         if entry is None or entry.era != self._era or self.timer() >= self._fresh_until or now >= entry.expires:
             return None
-        return entry.caller
+        return entry
 
     def was_good(self, digest: bytes) -> bool:
         """Tell whether the token with that digest was good when it was last looked up."""
@@ -71,19 +78,21 @@ class Verified:
         """Return what `fill` needs; to be called before the store is asked for a token."""
         return self._era
 
-    def fill(self, digest: bytes, caller: Caller, expires: float, era: int) -> None:
-        """Keep a caller that the store confirmed; it is not used if a change was heard of since `begin`.
+    def fill(self, digest: bytes, caller: Caller, expires: float, era: int) -> Entry:
+        """Keep and return a caller that the store confirmed; not to be used again if a change was heard since `begin`.
 
         `expires` is when the token or its generation ends, in seconds since the epoch.
         """
+        entry = Entry(caller, expires, era)
         with self._lock:
             kept = self._entries.pop(digest, None)
             if kept is not None and kept.era > era:
                 self._entries[digest] = kept
-                return
+                return entry
             while len(self._entries) >= self._maxsize:
                 del self._entries[next(iter(self._entries))]
-            self._entries[digest] = _Entry(caller, expires, era)
+            self._entries[digest] = entry
+        return entry
 
     def hear(self, changes: int, asked: float) -> None:
         """Take note of how many changes the store has seen, and when (timer seconds) it was asked."""

@@ -1,7 +1,8 @@
 """Limit: one declared limit. A value that checks itself."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from attrs import Factory, field, frozen
 
@@ -67,3 +68,16 @@ class Limit:
                 f"limit {self.name}: {kind} {text!r} is not like {example!r}; the unit is one of {', '.join(units)}"
             )
         return int(found[1]), found[2]
+
+
+def own_limits(terms: Mapping[str, str | int]) -> tuple[Limit, ...]:
+    """Return the limits of a derived token: any of `rate` (with `burst`), `quota` and `concurrency`, each for itself.
+
+    Raises ConfigurationError.
+    """
+    kinds = [kind for kind in ("rate", "quota", "concurrency") if kind in terms]
+    burst = {"burst": terms["burst"]} if "burst" in terms else {}
+    if burst and "rate" not in kinds:
+        raise ConfigurationError("burst goes with rate")
+    values: list[dict[str, Any]] = [{kind: terms[kind], **(burst if kind == "rate" else {})} for kind in kinds]
+    return tuple(Limit(f"own-{kind}", per=["token"], **value) for kind, value in zip(kinds, values, strict=True))

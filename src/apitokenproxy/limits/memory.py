@@ -2,19 +2,24 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from operator import attrgetter
 
 from apitokenproxy._colour import nonblocking
-from apitokenproxy.errors import ConfigurationError
-from apitokenproxy.limits.counters import Concurrency, Key, counter_for
-from apitokenproxy.limits.limit import Limit
+from apitokenproxy.errors import ConfigurationError, LimiterUnavailable
+from apitokenproxy.limits.counters import Concurrency, Counter, Key, counter_for
+from apitokenproxy.limits.limit import Limit, own_limits
 from apitokenproxy.messages import Admission, Grant
+
+MOST_OWN_TERMS = 1000
+"""How many different terms the limits of derived tokens may have."""
 
 _NOTHING = Admission()
 _LONGEST_ADDRESS = 64
+
+Terms = tuple[tuple[str, str | int], ...]
 
 
 class MemoryLimiter:
@@ -38,7 +43,9 @@ class MemoryLimiter:
             if names.count(name) > 1:
                 raise ConfigurationError(f"limit {name}: another limit has this name; give each its own")
         self._limits = tuple((_key_taker(limit.per), counter_for(limit, max_keys)) for limit in limits)
-        self._policy = ", ".join(c.policy for _, c in self._limits if not isinstance(c, Concurrency)).encode()
+        self._policy = ", ".join(_policies(counter for _, counter in self._limits)).encode()
+        self._own: dict[Terms, tuple[Counter, ...]] = {}
+        self._max_keys = max_keys
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
@@ -46,13 +53,17 @@ class MemoryLimiter:
     @nonblocking
     def admit(self, grant: Grant) -> Admission:
         """Count the request against every limit, or against none. Raises Limited, LimiterUnavailable."""
-        if not self._limits:
+        own = grant.caller.limits
+        if not self._limits and not own:
             return _NOTHING
         now, wall = self._clock(), self._wall()
         counted, left, held = [], [], []
         with self._lock:
             for take_key, counter in self._limits:
                 key = take_key(grant)
+                counted.append((counter, key, counter.check(key, now, wall)))
+            for counter in self._own_counters(own) if own else ():
+                key = grant.caller.derived
                 counted.append((counter, key, counter.check(key, now, wall)))
             for counter, key, so_far in counted:
                 if isinstance(counter, Concurrency):
@@ -62,8 +73,23 @@ class MemoryLimiter:
                     left.append(counter.take(key, now, so_far))
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if left:
-            headers = ((b"ratelimit-policy", self._policy), (b"ratelimit", ", ".join(left).encode()))
+            policy = self._policy if not own else ", ".join(_policies(counter for counter, _, _ in counted)).encode()
+            headers = ((b"ratelimit-policy", policy), (b"ratelimit", ", ".join(left).encode()))
         return Admission(headers, _Release(self._lock, held)) if held else Admission(headers)
+
+    def _own_counters(self, terms: Terms) -> tuple[Counter, ...]:
+        """Return what counts the derived tokens that have limits of these terms. To be called under the lock."""
+        counters = self._own.get(terms)
+        if counters is None:
+            if len(self._own) >= MOST_OWN_TERMS:
+                raise LimiterUnavailable(f"derived tokens have limits of {MOST_OWN_TERMS} different terms already")
+            counters = tuple(counter_for(limit, self._max_keys) for limit in own_limits(dict(terms)))
+            self._own[terms] = counters
+        return counters
+
+
+def _policies(counters: Iterable[Counter]) -> Iterator[str]:
+    return (counter.policy for counter in counters if not isinstance(counter, Concurrency))
 
 
 class _Release:
