@@ -32,7 +32,7 @@ DEFAULT_STORE = "sqlite:///apitokenproxy.db"
 Keys = Mapping[str, str]
 """The keys of a table, each with the kind of value it takes; a `!` marks what must be there."""
 
-_TOP: Keys = {"proxy": "table", "upstreams": "!table", "rules": "tables", "limits": "tables"}
+_TOP: Keys = {"proxy": "table", "upstreams": "!table", "rules": "tables", "limits": "tables", "jwt": "tables"}
 _PROXY: Keys = {
     "store": "string",
     "audit": "string",
@@ -79,6 +79,19 @@ _LIMIT: Keys = {
     "burst": "count",
     "quota": "string",
     "concurrency": "count",
+}
+_JWT: Keys = {
+    "issuer": "!string",
+    "audience": "!strings",
+    "tenant": "string",
+    "tenant_claim": "string",
+    "subject_claim": "string",
+    "scopes_claim": "string",
+    "attributes": "texts",
+    "algorithms": "strings",
+    "jwks": "string",
+    "outage": "string",
+    "allow_private": "boolean",
 }
 _CREDENTIALS: Mapping[str, tuple[type, Keys]] = {
     "bearer": (Bearer, {"type": "!string", "secret": "!string"}),
@@ -166,6 +179,8 @@ class _Reader:
                 self.problem(
                     f"rules[{number}].upstream", f"there is no upstream {name!r}{_suggestion(name, upstreams)}"
                 )
+        if "jwt" in top:
+            arguments["identity"] = self.items(top["jwt"], "jwt", _JWT, _jwt_identity, "issuer")
         arguments["limits"] = self.items(top.get("limits", []), "limits", _LIMIT, Limit, "name")
         return arguments
 
@@ -232,7 +247,7 @@ class _Reader:
             return None
         return self.made(path, make, **{key: value for key, value in values.items() if key != "type"})
 
-    def items(self, tables: list[Any], path: str, keys: Keys, make: type, name: str) -> list[Any]:
+    def items(self, tables: list[Any], path: str, keys: Keys, make: Callable[..., Any], name: str) -> list[Any]:
         """Return what an array of tables makes; `name` is the key that must not repeat."""
         made = []
         seen: set[str] = set()
@@ -246,6 +261,14 @@ class _Reader:
                 seen.add(values[name])
                 made.append(self.made(place, make, values.pop(name), **values))
         return made
+
+
+def _jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> Any:
+    from apitokenproxy.identity.jwt import JwtIdentity  # noqa: PLC0415 - needs the extra `jwt`
+
+    if outage is not None:
+        values["outage"] = parse_duration(outage)
+    return JwtIdentity(issuer, **values)
 
 
 def _suggestion(key: str, known: Any) -> str:

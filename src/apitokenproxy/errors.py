@@ -41,6 +41,7 @@ audit record and the log, and never sent.
         ├── Unavailable             503  the proxy cannot do its work now; carries Retry-After
         │   ├── InternalFault            internal_fault
         │   ├── StoreUnavailable         store_unavailable
+        │   ├── KeysUnavailable          keys_unavailable
         │   ├── SecretUnavailable        secret_unavailable
         │   ├── LimiterUnavailable       limiter_unavailable
         │   ├── AuditUnavailable         audit_unavailable
@@ -349,6 +350,13 @@ class StoreUnavailable(Unavailable):
 
     code = "store_unavailable"
     title = "The proxy cannot verify tokens at the moment."
+
+
+class KeysUnavailable(Unavailable):
+    """The keys with which somebody else's tokens are verified cannot be had."""
+
+    code = "keys_unavailable"
+    title = "The keys that verify this token cannot be had now."
 
 
 class SecretUnavailable(Unavailable):

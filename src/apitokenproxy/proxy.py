@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
 from apitokenproxy.adapters.asgi import AsgiApp
@@ -52,6 +52,9 @@ from apitokenproxy.settings import by_name, header_name, network, prefix_of
 from apitokenproxy.token_exchange import Asked, TokenExchange
 from apitokenproxy.upstream import Upstream
 
+Identity = Callable[[Any], Any] | Authenticator | HostIdentity
+"""What says who is calling without a client token."""
+
 
 class Proxy:
     """Stands between programs and somebody else's APIs.
@@ -61,7 +64,7 @@ class Proxy:
     `"postgresql://user:password@host/database"` or a `TokenStore`. `audit` is the path of a JSON
     lines file, an `AuditSink`, or None to write to the logger `apitokenproxy.audit` alone.
     `identity` lets the host application's own session call: a function from ASGI scope or WSGI
-    environ to `Caller | None`, or an `Authenticator`.
+    environ to `Caller | None`, or an `Authenticator`, such as a `JwtIdentity`; or several, asked in order.
 
     `prefix` is the path below which the proxy is mounted where neither server nor framework says so.
     `token_header` names a header that decides alone when a request carries it. `revocation_bound`
@@ -84,7 +87,7 @@ class Proxy:
         limits: Sequence[Limit] | Limiter = (),
         store: str | TokenStore = "memory:",
         audit: str | Path | AuditSink | None = None,
-        identity: Callable[[Any], Any] | Authenticator | HostIdentity | None = None,
+        identity: Identity | Sequence[Identity] | None = None,
         prefix: str = "",
         token_header: str | None = None,
         revocation_bound: timedelta = timedelta(seconds=1),
@@ -283,11 +286,13 @@ class Proxy:
         )
 
     def _authenticator(self) -> FirstOf:
-        authenticators: list[Any] = [self._client_tokens]
-        if self._identity is not None:
-            is_part = hasattr(self._identity, "authenticate") or hasattr(self._identity, "bind")
-            authenticators.append(self._identity if is_part else HostIdentity(cast("Any", self._identity)))
-        return FirstOf(authenticators)
+        several = self._identity if isinstance(self._identity, Sequence) else [self._identity]
+        return FirstOf([self._client_tokens, *(_authenticator(one) for one in several if one is not None)])
+
+
+def _authenticator(identity: Any) -> Any:
+    is_part = hasattr(identity, "authenticate") or hasattr(identity, "bind")
+    return identity if is_part else HostIdentity(identity)
 
 
 def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:

@@ -26,6 +26,7 @@ from apitokenproxy import (
 from apitokenproxy.audit.writer import MAX_PENDING
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import all_errors
+from apitokenproxy.identity.jwt import JwtIdentity
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import AuditRecord
@@ -42,6 +43,7 @@ SECRETS = ROOT / "docs" / "secrets.md"
 NOT_IN_A_FILE = {
     "Proxy": {"self", "upstreams", "rules", "limits", "identity", "secret_providers"},
     "Upstream": {"name", "transport"},
+    "JwtIdentity": {"self", "clock", "timer"},
 }
 """What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
 
@@ -88,8 +90,8 @@ def _default(cell: str) -> Any:
 def accepted(cls: type) -> list[Key]:
     """Return the keys that a class takes, in its own order."""
     ignored = NOT_IN_A_FILE.get(cls.__name__, set())
-    if cls is Proxy:
-        parameters = inspect.signature(Proxy.__init__).parameters.values()
+    if cls in {Proxy, JwtIdentity}:
+        parameters = inspect.signature(cls.__init__).parameters.values()
         found = [(p.name, NOTHING if p.default is p.empty else p.default) for p in parameters]
     else:
         found = [(field.name, field.default) for field in fields(cls) if field.init]
@@ -106,7 +108,7 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-@pytest.mark.parametrize("cls", [Proxy, Upstream, Timeouts, Bearer, Basic, Header, Query, Rule, Limit])
+@pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, Bearer, Basic, Header, Query, Rule, Limit])
 def test_every_key_is_in_the_reference_with_its_default(cls: type) -> None:
     """The reference lists exactly the keys that the code takes, in the same order, with the same defaults."""
     assert documented(cls.__name__) == accepted(cls)
