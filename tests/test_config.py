@@ -220,7 +220,7 @@ PROBLEMS = {
     ),
     "a missing type": (
         with_credential('{ secret = "env:X" }'),
-        ["upstreams.api.credential.type: is missing; there are: bearer, basic, header, query"],
+        [f"upstreams.api.credential.type: is missing; there are: {', '.join(CREDENTIALS)}"],
     ),
     "a wrong type": (
         with_credential('[{ type = "bearer", secret = "env:X" }, { type = "hedaer", secret = "env:X" }]'),

@@ -8,7 +8,11 @@ writes down what happened. Start with `Proxy`.
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
+from apitokenproxy.credentials.body_field import BodyField
+from apitokenproxy.credentials.cookie import Cookie
 from apitokenproxy.credentials.header import Header
+from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.errors import (
     ApitokenproxyError,
@@ -32,14 +36,18 @@ __all__ = [
     "ApitokenproxyError",
     "Basic",
     "Bearer",
+    "BodyField",
     "Caller",
     "ConfigurationError",
+    "Cookie",
     "Credential",
     "Denial",
     "Denied",
     "Grant",
     "Header",
+    "HmacSignature",
     "Limit",
+    "OAuth2ClientCredentials",
     "Operation",
     "Proxy",
     "ProxyError",

@@ -16,10 +16,18 @@ from typing import Any
 
 from attrs import define, field
 
-from apitokenproxy.credentials.basic import Basic
-from apitokenproxy.credentials.bearer import Bearer
-from apitokenproxy.credentials.header import Header
-from apitokenproxy.credentials.query import Query
+from apitokenproxy.config_tables import (
+    CREDENTIALS,
+    JWT,
+    LIMIT,
+    PROXY,
+    RULE,
+    TIMEOUTS,
+    TOP,
+    UPSTREAM,
+    Keys,
+    jwt_identity,
+)
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.limits.limit import Limit
@@ -28,77 +36,6 @@ from apitokenproxy.policy.rule import Rule
 from apitokenproxy.upstream import Upstream
 
 DEFAULT_STORE = "sqlite:///apitokenproxy.db"
-
-Keys = Mapping[str, str]
-"""The keys of a table, each with the kind of value it takes; a `!` marks what must be there."""
-
-_TOP: Keys = {"proxy": "table", "upstreams": "!table", "rules": "tables", "limits": "tables", "jwt": "tables"}
-_PROXY: Keys = {
-    "store": "string",
-    "audit": "string",
-    "prefix": "string",
-    "token_header": "string",
-    "revocation_bound": "string",
-    "store_outage": "string",
-    "trusted_proxies": "strings",
-    "signing_keys": "strings",
-    "exchange_lifetime": "string",
-}
-_UPSTREAM: Keys = {
-    "url": "!string",
-    "credential": "!table or tables",
-    "allow_private": "boolean",
-    "ca": "string",
-    "client_certificate": "string",
-    "timeouts": "table",
-    "max_connections": "count",
-    "warm_connections": "count",
-    "max_body": "count",
-    "allow_encoded_slash": "boolean",
-    "allow_empty_segments": "boolean",
-    "allow_path_parameters": "boolean",
-    "allow_encoded_percent": "boolean",
-    "allow_foreign_redirects": "boolean",
-}
-_TIMEOUTS: Keys = dict.fromkeys(("pool", "connect", "tls", "write", "first_byte", "read", "total"), "seconds")
-_RULE: Keys = {
-    "id": "!string",
-    "effect": "!string",
-    "upstream": "string",
-    "methods": "strings",
-    "path": "string",
-    "tenants": "strings",
-    "subjects": "strings",
-    "scopes": "strings",
-    "where": "texts",
-}
-_LIMIT: Keys = {
-    "name": "!string",
-    "per": "!strings",
-    "rate": "string",
-    "burst": "count",
-    "quota": "string",
-    "concurrency": "count",
-}
-_JWT: Keys = {
-    "issuer": "!string",
-    "audience": "!strings",
-    "tenant": "string",
-    "tenant_claim": "string",
-    "subject_claim": "string",
-    "scopes_claim": "string",
-    "attributes": "texts",
-    "algorithms": "strings",
-    "jwks": "string",
-    "outage": "string",
-    "allow_private": "boolean",
-}
-_CREDENTIALS: Mapping[str, tuple[type, Keys]] = {
-    "bearer": (Bearer, {"type": "!string", "secret": "!string"}),
-    "basic": (Basic, {"type": "!string", "secret": "!string", "username": "string"}),
-    "header": (Header, {"type": "!string", "name": "!string", "secret": "!string", "template": "string"}),
-    "query": (Query, {"type": "!string", "name": "!string", "secret": "!string"}),
-}
 
 
 def _is_texts(value: object) -> bool:
@@ -162,8 +99,8 @@ class _Reader:
         self.problems.append("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
 
     def read(self, data: dict[str, Any]) -> dict[str, Any]:
-        top = self.table(data, "", _TOP)
-        arguments = self.table(top.get("proxy", {}), "proxy", _PROXY)
+        top = self.table(data, "", TOP)
+        arguments = self.table(top.get("proxy", {}), "proxy", PROXY)
         arguments.setdefault("store", DEFAULT_STORE)
         for key in ("revocation_bound", "store_outage", "exchange_lifetime"):
             if key in arguments:
@@ -172,7 +109,7 @@ class _Reader:
         arguments["upstreams"] = [upstream for upstream in upstreams.values() if upstream is not None]
         if not upstreams and "upstreams" in top:
             self.problem("upstreams", "is empty; name at least one API to stand before")
-        arguments["rules"] = self.items(top.get("rules", []), "rules", _RULE, Rule, "id")
+        arguments["rules"] = self.items(top.get("rules", []), "rules", RULE, Rule, "id")
         for number, table in enumerate(top.get("rules", [])):
             name = table.get("upstream")
             if isinstance(name, str) and name not in upstreams:
@@ -180,8 +117,8 @@ class _Reader:
                     f"rules[{number}].upstream", f"there is no upstream {name!r}{_suggestion(name, upstreams)}"
                 )
         if "jwt" in top:
-            arguments["identity"] = self.items(top["jwt"], "jwt", _JWT, _jwt_identity, "issuer")
-        arguments["limits"] = self.items(top.get("limits", []), "limits", _LIMIT, Limit, "name")
+            arguments["identity"] = self.items(top["jwt"], "jwt", JWT, jwt_identity, "issuer")
+        arguments["limits"] = self.items(top.get("limits", []), "limits", LIMIT, Limit, "name")
         return arguments
 
     def table(self, data: Any, path: str, keys: Keys) -> dict[str, Any]:
@@ -217,9 +154,9 @@ class _Reader:
     def upstream(self, name: str, data: Any) -> Upstream | None:
         path = f"upstreams.{name}"
         before = len(self.problems)
-        values = self.table(data, path, _UPSTREAM)
+        values = self.table(data, path, UPSTREAM)
         if "timeouts" in values:
-            values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", _TIMEOUTS))
+            values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", TIMEOUTS))
         if "credential" in values:
             given = values["credential"]
             numbered = isinstance(given, list)
@@ -234,13 +171,13 @@ class _Reader:
 
     def credential(self, path: str, data: dict[str, Any]) -> Any:
         kind = str(data.get("type"))
-        if kind not in _CREDENTIALS:
+        if kind not in CREDENTIALS:
             self.problem(
                 f"{path}.type",
-                ("is not a kind of credential" if "type" in data else "is missing") + _suggestion(kind, _CREDENTIALS),
+                ("is not a kind of credential" if "type" in data else "is missing") + _suggestion(kind, CREDENTIALS),
             )
             return None
-        make, keys = _CREDENTIALS[kind]
+        make, keys = CREDENTIALS[kind]
         before = len(self.problems)
         values = self.table(data, path, keys)
         if len(self.problems) > before:
@@ -261,14 +198,6 @@ class _Reader:
                 seen.add(values[name])
                 made.append(self.made(place, make, values.pop(name), **values))
         return made
-
-
-def _jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> Any:
-    from apitokenproxy.identity.jwt import JwtIdentity  # noqa: PLC0415 - needs the extra `jwt`
-
-    if outage is not None:
-        values["outage"] = parse_duration(outage)
-    return JwtIdentity(issuer, **values)
 
 
 def _suggestion(key: str, known: Any) -> str:

@@ -28,6 +28,7 @@ audit record and the log, and never sent.
         │   ├── NotMounted          404  not_found
         │   ├── BadMethod           405  method_not_allowed
         │   ├── BodyTooLarge        413  body_too_large
+        │   ├── BadBody             400  bad_body
         │   ├── ClientGone          499  client_gone (never sent: nobody is there to read it)
         │   ├── Unauthenticated     401  unauthenticated
         │   ├── ExchangeRefused     400  token_exchange_refused
@@ -239,6 +240,14 @@ class BodyTooLarge(Refused):
     status = 413
     code = "body_too_large"
     title = "The request body is too large."
+
+
+class BadBody(Refused):
+    """The credential must stand in the body, and this body has no place for it."""
+
+    status = 400
+    code = "bad_body"
+    title = "The body is not one that the credential of this upstream can be put into."
 
 
 class ClientGone(Refused):

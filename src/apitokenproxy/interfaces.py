@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from attrs import Factory, field, frozen
 
+from apitokenproxy._colour import Colour
 from apitokenproxy.messages import (
     Admission,
     AuditRecord,
@@ -218,7 +219,11 @@ class TokenStore(Protocol):
 
 
 class SecretReader(Protocol):
-    """What a credential kind is bound to: secrets, cached, in the colour of the pipeline."""
+    """What a credential kind is bound to: secrets, cached, in the colour of the pipeline, which it names."""
+
+    @property
+    def colour(self) -> Colour:
+        """The colour."""
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
         """Return the function that reads `reference` for a caller.

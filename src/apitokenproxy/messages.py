@@ -249,8 +249,23 @@ class Admission:
 
 
 @frozen
+class Finish:
+    """What is done to a request when all else of it stands: a field in its body, or a signature.
+
+    `apply` takes the request, whose headers it may change, and its body, and returns the body that is sent;
+    it never waits. `most_body` is how many bytes of body it needs to see at the most; None: it is given none and
+    returns none. `secrets` are what it shows in the body. A signature (`signs`) comes after all else.
+    """
+
+    apply: Callable[["Outbound", bytes | None], bytes | None]
+    most_body: int | None = None
+    secrets: tuple[Hidden, ...] = ()
+    signs: bool = False
+
+
+@frozen
 class Credential:
-    """What makes the upstream accept the request: header fields and query parameters to add.
+    """What makes the upstream accept the request: header fields and query parameters to add, and what is done last.
 
     Names and values are bytes as they will stand on the wire (query parameters already
     percent-encoded). `version` names the secret's version for the audit record. `names` are those of
@@ -262,6 +277,7 @@ class Credential:
     headers: tuple[tuple[bytes, Hidden], ...] = ()
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
+    finish: tuple[Finish, ...] = ()
     names: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
     traces: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
 
@@ -271,7 +287,8 @@ class Credential:
 
     @traces.default
     def _traces(self) -> tuple[bytes, ...]:
-        return tuple(map(Hidden, traces(self.headers, self.query)))
+        shown = [(b"", secret) for finish in self.finish for secret in finish.secrets]
+        return tuple(map(Hidden, traces([*self.headers, *shown], self.query)))
 
     def __attrs_post_init__(self) -> None:
         if not can_be_injected(self.headers, self.query):

@@ -13,6 +13,7 @@ from attrs import frozen
 
 from apitokenproxy.errors import AuditUnavailable, Denied, ProxyError, Unauthenticated, fault
 from apitokenproxy.exchange import Exchange, unrecorded
+from apitokenproxy.finishing import finish
 from apitokenproxy.guard import Guard, clean_reply, inject
 from apitokenproxy.interfaces import AuditSink
 from apitokenproxy.messages import (
@@ -66,6 +67,8 @@ class Pipeline:
             exchange.admission = await self.admit(grant)
             credential = exchange.credential = await route.obtain(caller)
             outbound = inject(grant, route.upstream, credential)
+            if credential.finish:
+                await finish(outbound, credential.finish)
             exchange.sent = True
             reply = exchange.reply = await route.forward(outbound)
             return exchange.answer(reply, clean_reply(reply, operation, route.upstream, credential))

@@ -27,8 +27,9 @@ from apitokenproxy.errors import (
     fault,
 )
 from apitokenproxy.exchange import Exchange, retry_after, unrecorded
+from apitokenproxy.finishing import whole
 from apitokenproxy.interfaces import AuditSink
-from apitokenproxy.messages import Body, Caller, Headers, Hidden, Presented, Request, Response
+from apitokenproxy.messages import Caller, Headers, Hidden, Presented, Request, Response
 
 MAX_BODY = 16384
 """Bytes of a request to the token endpoint."""
@@ -112,8 +113,7 @@ class TokenExchange:
         types = [value for name, value in request.headers if name.lower() == b"content-type"]
         if [value.partition(b";")[0].strip().lower() for value in types] != [_FORM]:
             raise ExchangeRefused("the body is not a form")
-        request.meter.limit = MAX_BODY
-        fields = _fields(await _whole(request.body))
+        fields = _fields(await whole(request.body, MAX_BODY))
         if fields.get("grant_type") != [_GRANT]:
             raise ExchangeRefused("the grant type is not token exchange", "unsupported_grant_type")
         if fields.get("subject_token_type") != [_TYPE] or "subject_token" not in fields:
@@ -138,15 +138,6 @@ class TokenExchange:
         if not (caller.scopes - {self.may_derive}).issuperset(asked.scopes or ()):
             raise ExchangeRefused("a scope is asked for that cannot be had", "invalid_scope")
         return caller
-
-
-async def _whole(body: Body | None) -> bytes:
-    """Return a body, which its meter bounds, in either colour. Raises BodyTooLarge."""
-    if body is None:
-        return b""
-    if hasattr(body, "__aiter__"):
-        return b"".join([chunk async for chunk in body])
-    return b"".join(body)
 
 
 def _fields(body: bytes) -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ def combine(bound: Sequence[Obtain]) -> Obtain:
             headers=tuple(field for credential in made for field in credential.headers),
             query=tuple(field for credential in made for field in credential.query),
             version=",".join(credential.version for credential in made),
+            finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
         )
         last = made, whole
         return whole

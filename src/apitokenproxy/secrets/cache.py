@@ -91,7 +91,7 @@ class _OfOneScheme(Loads[Secret]):
 class _Reader:
     def __init__(self, kept: Mapping[str, _OfOneScheme], colour: Colour, fetches: Mapping[str, Fetch]) -> None:
         self._kept = kept
-        self._colour = colour
+        self.colour = colour
         self._fetches = fetches
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
@@ -105,7 +105,7 @@ class _Reader:
                 raise ConfigurationError(
                     f"secret reference {scheme}:…: {{{name}}} is not known; use {{tenant}} or {{subject}}"
                 )
-        of_scheme, colour = self._kept[scheme], self._colour
+        of_scheme, colour = self._kept[scheme], self.colour
         kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, self._fetches[scheme])
         if not _FIELD.search(place):
 

@@ -1,0 +1,145 @@
+"""The tables of a configuration file: which keys there are, and what is made of them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from apitokenproxy.credentials.basic import Basic
+from apitokenproxy.credentials.bearer import Bearer
+from apitokenproxy.credentials.body_field import BodyField
+from apitokenproxy.credentials.cookie import Cookie
+from apitokenproxy.credentials.header import Header
+from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
+from apitokenproxy.credentials.query import Query
+from apitokenproxy.durations import parse_duration
+
+
+def jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> Any:
+    """Return the authenticator for the JWTs of an issuer. Raises ConfigurationError."""
+    from apitokenproxy.identity.jwt import JwtIdentity  # noqa: PLC0415 - needs the extra `jwt`
+
+    if outage is not None:
+        values["outage"] = parse_duration(outage)
+    return JwtIdentity(issuer, **values)
+
+
+def _sigv4(**values: Any) -> Any:
+    from apitokenproxy.credentials.sigv4 import SigV4  # noqa: PLC0415 - needs the extra `aws`
+
+    return SigV4(**values)
+
+
+Keys = Mapping[str, str]
+"""The keys of a table, each with the kind of value it takes; a `!` marks what must be there."""
+
+TOP: Keys = {"proxy": "table", "upstreams": "!table", "rules": "tables", "limits": "tables", "jwt": "tables"}
+PROXY: Keys = {
+    "store": "string",
+    "audit": "string",
+    "prefix": "string",
+    "token_header": "string",
+    "revocation_bound": "string",
+    "store_outage": "string",
+    "trusted_proxies": "strings",
+    "signing_keys": "strings",
+    "exchange_lifetime": "string",
+}
+UPSTREAM: Keys = {
+    "url": "!string",
+    "credential": "!table or tables",
+    "allow_private": "boolean",
+    "ca": "string",
+    "client_certificate": "string",
+    "timeouts": "table",
+    "max_connections": "count",
+    "warm_connections": "count",
+    "max_body": "count",
+    "allow_encoded_slash": "boolean",
+    "allow_empty_segments": "boolean",
+    "allow_path_parameters": "boolean",
+    "allow_encoded_percent": "boolean",
+    "allow_foreign_redirects": "boolean",
+}
+TIMEOUTS: Keys = dict.fromkeys(("pool", "connect", "tls", "write", "first_byte", "read", "total"), "seconds")
+RULE: Keys = {
+    "id": "!string",
+    "effect": "!string",
+    "upstream": "string",
+    "methods": "strings",
+    "path": "string",
+    "tenants": "strings",
+    "subjects": "strings",
+    "scopes": "strings",
+    "where": "texts",
+}
+LIMIT: Keys = {
+    "name": "!string",
+    "per": "!strings",
+    "rate": "string",
+    "burst": "count",
+    "quota": "string",
+    "concurrency": "count",
+}
+JWT: Keys = {
+    "issuer": "!string",
+    "audience": "!strings",
+    "tenant": "string",
+    "tenant_claim": "string",
+    "subject_claim": "string",
+    "scopes_claim": "string",
+    "attributes": "texts",
+    "algorithms": "strings",
+    "jwks": "string",
+    "outage": "string",
+    "allow_private": "boolean",
+}
+CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
+    "bearer": (Bearer, {"type": "!string", "secret": "!string"}),
+    "basic": (Basic, {"type": "!string", "secret": "!string", "username": "string"}),
+    "header": (Header, {"type": "!string", "name": "!string", "secret": "!string", "template": "string"}),
+    "query": (Query, {"type": "!string", "name": "!string", "secret": "!string"}),
+    "cookie": (Cookie, {"type": "!string", "name": "!string", "secret": "!string"}),
+    "body-field": (BodyField, {"type": "!string", "name": "!string", "secret": "!string", "most": "count"}),
+    "hmac-signature": (
+        HmacSignature,
+        {
+            "type": "!string",
+            "name": "!string",
+            "secret": "!string",
+            "message": "string",
+            "template": "string",
+            "algorithm": "string",
+            "encoding": "string",
+            "secret_encoding": "string",
+            "timestamp_header": "string",
+            "unit": "string",
+            "most": "count",
+        },
+    ),
+    "oauth2-client-credentials": (
+        OAuth2ClientCredentials,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "client_id": "!string",
+            "secret": "!string",
+            "scope": "string",
+            "audience": "string",
+            "resource": "string",
+            "auth": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "sigv4": (
+        _sigv4,
+        {
+            "type": "!string",
+            "service": "!string",
+            "region": "!string",
+            "access_key": "!string",
+            "secret": "!string",
+            "session_token": "string",
+            "most": "count",
+        },
+    ),
+}

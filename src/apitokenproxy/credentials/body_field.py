@@ -1,0 +1,88 @@
+"""The secret in a field of the body, for APIs that take it nowhere else."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlencode
+
+from attrs import field, frozen
+
+from apitokenproxy.credentials.making import making
+from apitokenproxy.errors import BadBody, ConfigurationError
+from apitokenproxy.interfaces import SecretReader
+from apitokenproxy.messages import Caller, Credential, Finish, Hidden, Outbound, Secret
+
+_FORM = b"application/x-www-form-urlencoded"
+_JSON = b"application/json"
+
+
+@frozen
+class BodyField:
+    """The secret as the field `name` of a JSON object or a form: `BodyField("api_key", "env:KEY")`.
+
+    Which of the two it is, the request's Content-Type says; any other body is refused, and so is one that
+    has the field already. The body is held in memory, `most` bytes of it (64 KiB when left out), and what
+    stands in it stays as it stands.
+    """
+
+    name: str
+    secret: str = field(repr=False)
+    most: int = field(default=65536, kw_only=True)
+
+    place: ClassVar[str] = "body"
+
+    def __attrs_post_init__(self) -> None:
+        if not self.name:
+            raise ConfigurationError("a body field needs a name, as api_key")
+        if self.most < 1:
+            raise ConfigurationError(f"body field {self.name}: most is {self.most} bytes; it must be at least 1")
+
+    def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
+        """Return the function that makes the credential for a caller."""
+        return making(secrets, self.secret, self._make)
+
+    def _make(self, secret: Secret) -> Credential:
+        material = Hidden(secret.reveal())
+
+        def put(outbound: Outbound, body: bytes | None) -> bytes:
+            kind = _type(outbound)
+            if kind == _JSON:
+                return self._in_json(body or b"", material)
+            if kind == _FORM:
+                return self._in_form(body or b"", material)
+            raise BadBody("the credential stands in the body, which is neither JSON nor a form")
+
+        return Credential(finish=(Finish(put, self.most, (material,)),), version=secret.version)
+
+    def _in_json(self, body: bytes, material: bytes) -> bytes:
+        try:
+            said = json.loads(body.decode(), object_pairs_hook=_once)
+        except (ValueError, RecursionError):
+            raise BadBody("the body is not JSON, or has a field twice") from None
+        if not isinstance(said, dict) or self.name in said:
+            raise BadBody(f"the body is no JSON object, or has the field {self.name} already")
+        # Put in front, so that all else of the body stays as it stands.
+        added = f"{json.dumps(self.name)}:{json.dumps(material.decode())}".encode()
+        return b"{" + added + (b"," if said else b"") + body.lstrip()[1:]
+
+    def _in_form(self, body: bytes, material: bytes) -> bytes:
+        try:
+            fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict")
+        except ValueError:
+            raise BadBody("the body is not a form") from None
+        if any(name == self.name for name, _ in fields):
+            raise BadBody(f"the body has the field {self.name} already")
+        added = urlencode({self.name: material}).encode()
+        return body + b"&" + added if body else added
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a field stands there twice")
+    return found
+
+
+def _type(outbound: Outbound) -> bytes:
+    types = [value for name, value in outbound.headers if name.lower() == b"content-type"]
+    return types[0].partition(b";")[0].strip().lower() if len(types) == 1 else b""
