@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from apitokenproxy import Basic, Bearer, ConfigurationError, Header, Limit, Proxy, Query, Rule, Timeouts, Upstream
 from apitokenproxy.config import read_config
+from apitokenproxy.config_tables import CREDENTIALS
 from apitokenproxy.durations import parse_duration
 
 MINIMAL = """
