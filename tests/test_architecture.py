@@ -70,6 +70,8 @@ FOREIGN = {
     "identity/sql.py": {"sqlalchemy"},
     "identity/sqlite.py": {"sqlalchemy"},
     "identity/tables.py": {"sqlalchemy"},
+    "secrets/vault.py": {"hvac"},
+    "secrets/vault_calls.py": {"hvac", "requests"},
 }
 """Every module that imports a package of others, attrs aside, and which."""
 

@@ -42,10 +42,8 @@ from apitokenproxy.messages import Admission, Caller, Credential, Denial, Grant
 from apitokenproxy.pipeline import Pipeline, Route
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
+from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
-from apitokenproxy.secrets.env import EnvProvider
-from apitokenproxy.secrets.exec import ExecProvider
-from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.upstream import Upstream
 
 
@@ -64,7 +62,7 @@ class Proxy:
     is how long a revoked token may still work in another process. `store_outage` is how long
     verified tokens go on working when the store does not answer; by default they are refused with
     503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed.
-    `secret_providers` adds schemes for secret references to `env:`, `file:` and `exec:`.
+    `secret_providers` adds schemes for secret references to those of docs/secrets.md, or replaces them.
 
     Raises ConfigurationError. Nothing is opened or connected before the first request, except that
     the store and the audit file are tried.
@@ -95,9 +93,7 @@ class Proxy:
             token_header=_header_name(token_header),
             trusted_proxies=tuple(_network(address) for address in trusted_proxies),
         )
-        self._secrets = Secrets(
-            {"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider(), **(secret_providers or {})}
-        )
+        self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})})
         self._forwarders = {name: _forwarder(upstream) for name, upstream in self.upstreams.items()}
         self._identity = identity
         self._store = open_store(store) if isinstance(store, str) else store
