@@ -70,6 +70,7 @@ FOREIGN = {
     "identity/sql.py": {"sqlalchemy"},
     "identity/sqlite.py": {"sqlalchemy"},
     "identity/tables.py": {"sqlalchemy"},
+    "secrets/aws_calls.py": {"boto3", "botocore"},
     "secrets/vault.py": {"hvac"},
     "secrets/vault_calls.py": {"hvac", "requests"},
 }

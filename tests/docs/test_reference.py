@@ -17,11 +17,13 @@ from apitokenproxy.errors import all_errors
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import AuditRecord
+from apitokenproxy.secrets.aws import AwsSecretsProvider
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import MAX_REFERENCES
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.testing import MemoryAudit
 
@@ -130,6 +132,8 @@ def test_every_provider_is_in_the_table_with_its_ttl() -> None:
         "file": FileProvider,
         "exec": ExecProvider,
         "vault": VaultProvider,
+        "aws": AwsSecretsProvider,
+        "ssm": AwsParametersProvider,
     }
     ttls = {scheme: cls.ttl for scheme, cls in classes.items()}
     assert list(built_in_providers()) == list(classes)

@@ -65,6 +65,8 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "file": FileProvider(),
         "exec": ExecProvider(),
         "vault": OnDemand("vault", "vault", _vault),
+        "aws": OnDemand("aws", "aws", _aws),
+        "ssm": OnDemand("ssm", "aws", _ssm),
     }
 
 
@@ -72,3 +74,15 @@ def _vault() -> _Plain:
     from apitokenproxy.secrets.vault import VaultProvider  # noqa: PLC0415 - needs the extra
 
     return VaultProvider()
+
+
+def _aws() -> _Plain:
+    from apitokenproxy.secrets.aws import AwsSecretsProvider  # noqa: PLC0415 - needs the extra
+
+    return AwsSecretsProvider()
+
+
+def _ssm() -> _Plain:
+    from apitokenproxy.secrets.ssm import AwsParametersProvider  # noqa: PLC0415 - needs the extra
+
+    return AwsParametersProvider()
