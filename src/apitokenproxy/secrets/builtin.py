@@ -67,6 +67,7 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "vault": OnDemand("vault", "vault", _vault),
         "aws": OnDemand("aws", "aws", _aws),
         "ssm": OnDemand("ssm", "aws", _ssm),
+        "sealed": OnDemand("sealed", "sealed", _sealed),
     }
 
 
@@ -86,3 +87,9 @@ def _ssm() -> _Plain:
     from apitokenproxy.secrets.ssm import AwsParametersProvider  # noqa: PLC0415 - needs the extra
 
     return AwsParametersProvider()
+
+
+def _sealed() -> _Plain:
+    from apitokenproxy.secrets.sealed import SealedProvider  # noqa: PLC0415 - needs the extra
+
+    return SealedProvider()
