@@ -7,8 +7,6 @@ Rules:
 4. AWS's texts are not quoted; its error codes are.
 """
 
-import os
-import threading
 from typing import Any
 
 import boto3
@@ -25,6 +23,7 @@ from botocore.exceptions import (
 )
 
 from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.secrets.per_process import PerProcess
 
 _BUSY = frozenset({"InternalServiceError", "InternalServerError", "ServiceUnavailable", "ThrottlingException"})
 _SERVER_AT_FAULT = 500
@@ -44,20 +43,18 @@ class AwsCalls:
     """One service of AWS. `timeout` is in seconds, to connect and between two parts of an answer."""
 
     def __init__(self, service: str, *, region: str | None, endpoint: str | None, timeout: float) -> None:
-        self._service = service
-        self._region = region
-        self._endpoint = endpoint
-        self._config = Config(
-            connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1}, max_pool_connections=4
-        )
-        self._lock = threading.Lock()
-        self._pid = 0
-        self._client: Any = None
+        config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1})
+
+        def connect() -> Any:
+            session = boto3.session.Session()
+            return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
+
+        self._client = PerProcess(connect)
 
     def call(self, operation: str, place: str, **parameters: Any) -> dict[str, Any]:
         """Return the answer to one operation. Raises SecretUnavailable, which names `place`."""
         try:
-            return getattr(self._connected(), operation)(**parameters)  # type: ignore[no-any-return]
+            return getattr(self._client.get(), operation)(**parameters)  # type: ignore[no-any-return]
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -78,13 +75,3 @@ class AwsCalls:
             raise SecretUnavailable(f"{place} cannot be read: {type(error).__name__}") from None
         except (AttributeError, LookupError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not AWS") from None
-
-    def _connected(self) -> Any:
-        if self._pid != os.getpid():
-            self._lock, self._pid, self._client = threading.Lock(), os.getpid(), None
-        with self._lock:
-            if self._client is None:
-                self._client = boto3.session.Session().client(
-                    self._service, region_name=self._region, endpoint_url=self._endpoint, config=self._config
-                )
-            return self._client

@@ -68,6 +68,7 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "aws": OnDemand("aws", "aws", _aws),
         "ssm": OnDemand("ssm", "aws", _ssm),
         "sealed": OnDemand("sealed", "sealed", _sealed),
+        "keyring": OnDemand("keyring", "keyring", _keyring),
     }
 
 
@@ -93,3 +94,9 @@ def _sealed() -> _Plain:
     from apitokenproxy.secrets.sealed import SealedProvider  # noqa: PLC0415 - needs the extra
 
     return SealedProvider()
+
+
+def _keyring() -> _Plain:
+    from apitokenproxy.secrets.keyring import KeyringProvider  # noqa: PLC0415 - needs the extra
+
+    return KeyringProvider()
