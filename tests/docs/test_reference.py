@@ -23,6 +23,7 @@ from apitokenproxy.secrets.cache import MAX_REFERENCES
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.secrets.gcp import GcpSecretsProvider
 from apitokenproxy.secrets.keyring import KeyringProvider
 from apitokenproxy.secrets.sealed import SealedProvider
 from apitokenproxy.secrets.ssm import AwsParametersProvider
@@ -138,6 +139,7 @@ def test_every_provider_is_in_the_table_with_its_ttl() -> None:
         "ssm": AwsParametersProvider,
         "sealed": SealedProvider,
         "keyring": KeyringProvider,
+        "gcp": GcpSecretsProvider,
     }
     ttls = {scheme: cls.ttl for scheme, cls in classes.items()}
     assert list(built_in_providers()) == list(classes)

@@ -14,7 +14,7 @@ from attrs import Factory, define
 
 from apitokenproxy.testing.scripted import ScriptedUpstream, answering, scripted
 
-Answers = Callable[["Asked"], "tuple[int, Any]"]
+Answers = Callable[["Asked"], "tuple[Any, ...]"]
 
 
 @define
@@ -29,7 +29,7 @@ class Asked:
 
 @define
 class StandIn:
-    """An HTTP server on loopback that answers as a function says: a status, and JSON or bytes."""
+    """An HTTP server on loopback that answers as a function says: a status, JSON or bytes, and maybe headers."""
 
     url: str
     answers: Answers
@@ -48,9 +48,11 @@ def standing_in(answers: Answers, context: ssl.SSLContext | None = None) -> Iter
             headers = {name.lower(): value for name, value in self.headers.items()}
             asked = Asked(self.command, self.path, headers, self.rfile.read(length))
             stand_in.asked.append(asked)
-            status, said = stand_in.answers(asked)
+            status, said, *more = stand_in.answers(asked)
             body = said if isinstance(said, bytes) else json.dumps(said).encode()
             self.send_response(status)
+            for field in more:
+                self.send_header(*field)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

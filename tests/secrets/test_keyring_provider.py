@@ -1,7 +1,12 @@
 """`keyring:`, against backends of the package's own kind."""
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keyring.errors
@@ -122,3 +127,41 @@ def test_the_machines_own_keyring_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     backend.set_password("a", "b", MATERIAL)
     monkeypatch.setattr("keyring.core._keyring_backend", backend)
     assert KeyringProvider().fetch("a/b").reveal() == MATERIAL.encode()
+
+
+SECRET_SERVICE = """
+import subprocess, sys
+subprocess.run(
+    ["gnome-keyring-daemon", "--unlock", "--components=secrets"], input=b"pw", check=True, stdout=subprocess.DEVNULL
+)
+import keyring
+from concurrent.futures import ThreadPoolExecutor
+from apitokenproxy.secrets.keyring import KeyringProvider
+
+provider = KeyringProvider()
+for material in ("one", "two"):
+    keyring.set_password("https://api.example.com", "me", material)
+    with ThreadPoolExecutor(4) as pool:
+        print({secret.reveal() for secret in pool.map(provider.fetch, ["https://api.example.com/me"] * 20)})
+"""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("dbus-run-session") and shutil.which("gnome-keyring-daemon")), reason="there is no GNOME Keyring"
+)
+def test_a_secret_service_is_asked(tmp_path: Path) -> None:
+    """GNOME Keyring, by the Secret Service API, on a bus of its own; also by many threads at once."""
+    done = subprocess.run(
+        ["dbus-run-session", "--", sys.executable, "-c", SECRET_SERVICE],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "XDG_RUNTIME_DIR": str(tmp_path),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.SecretService.Keyring",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert done.stdout == "{b'one'}\n{b'two'}\n", done.stderr

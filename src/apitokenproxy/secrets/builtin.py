@@ -69,6 +69,7 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "ssm": OnDemand("ssm", "aws", _ssm),
         "sealed": OnDemand("sealed", "sealed", _sealed),
         "keyring": OnDemand("keyring", "keyring", _keyring),
+        "gcp": OnDemand("gcp", "gcp", _gcp),
     }
 
 
@@ -100,3 +101,9 @@ def _keyring() -> _Plain:
     from apitokenproxy.secrets.keyring import KeyringProvider  # noqa: PLC0415 - needs the extra
 
     return KeyringProvider()
+
+
+def _gcp() -> _Plain:
+    from apitokenproxy.secrets.gcp import GcpSecretsProvider  # noqa: PLC0415 - needs the extra
+
+    return GcpSecretsProvider()
