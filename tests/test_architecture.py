@@ -71,6 +71,7 @@ FOREIGN = {
     "identity/sqlite.py": {"sqlalchemy"},
     "identity/tables.py": {"sqlalchemy"},
     "secrets/aws_calls.py": {"boto3", "botocore"},
+    "secrets/azure.py": {"azure"},
     "secrets/gcp.py": {"google", "requests"},
     "secrets/keyring.py": {"keyring"},
     "secrets/sealed_file.py": {"cryptography"},

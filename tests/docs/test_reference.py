@@ -18,6 +18,7 @@ from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import AuditRecord
 from apitokenproxy.secrets.aws import AwsSecretsProvider
+from apitokenproxy.secrets.azure import AzureSecretsProvider
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import MAX_REFERENCES
 from apitokenproxy.secrets.env import EnvProvider
@@ -140,6 +141,7 @@ def test_every_provider_is_in_the_table_with_its_ttl() -> None:
         "sealed": SealedProvider,
         "keyring": KeyringProvider,
         "gcp": GcpSecretsProvider,
+        "azure": AzureSecretsProvider,
     }
     ttls = {scheme: cls.ttl for scheme, cls in classes.items()}
     assert list(built_in_providers()) == list(classes)

@@ -70,6 +70,7 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "sealed": OnDemand("sealed", "sealed", _sealed),
         "keyring": OnDemand("keyring", "keyring", _keyring),
         "gcp": OnDemand("gcp", "gcp", _gcp),
+        "azure": OnDemand("azure", "azure", _azure),
     }
 
 
@@ -107,3 +108,9 @@ def _gcp() -> _Plain:
     from apitokenproxy.secrets.gcp import GcpSecretsProvider  # noqa: PLC0415 - needs the extra
 
     return GcpSecretsProvider()
+
+
+def _azure() -> _Plain:
+    from apitokenproxy.secrets.azure import AzureSecretsProvider  # noqa: PLC0415 - needs the extra
+
+    return AzureSecretsProvider()
