@@ -2,8 +2,8 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -177,6 +177,13 @@ def test_what_the_policy_does_not_allow_is_refused(bao: Bao) -> None:
     )
 
 
+def test_a_token_that_may_not_ask_about_itself_reads(bao: Bao) -> None:
+    """Without the policy `default` it cannot learn how long it lives."""
+    bao.do("PUT", "kv1/app/x", {"key": MATERIAL})
+    provider = VaultProvider(bao.url, login=VaultToken(bao.token("app", no_default_policy=True)))
+    assert provider.fetch("kv1/app/x#key").reveal() == MATERIAL.encode()
+
+
 def test_a_mount_that_is_made_anew_is_of_another_kind(bao: Bao) -> None:
     """The provider had learned that it was KV 2."""
     provider = VaultProvider(bao.url, login=VaultToken("root"))
@@ -222,13 +229,9 @@ def test_one_login_serves_many_fetches(bao: Bao) -> None:
     bao.do("PUT", "kv1/app/x", {"key": MATERIAL})
     role, secret = app_role(bao, secret_id_num_uses=1)
     provider = VaultProvider(bao.url, login=VaultAppRole(role, secret))
-    got: list[bytes] = []
-    threads = [threading.Thread(target=lambda: got.append(provider.fetch("kv1/app/x#key").reveal())) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert got == [MATERIAL.encode()] * 8
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(provider.fetch, ["kv1/app/x#key"] * 8))
+    assert [secret.reveal() for secret in got] == [MATERIAL.encode()] * 8
     app_role(bao, secret_id_num_uses=0)
 
 
@@ -386,6 +389,18 @@ def test_a_database_user_is_leased_once(bao: Bao, database: Callable[..., None])
     renewed = provider.fetch("database/creds/app#username")
     assert (renewed.reveal() == name.reveal(), renewed.good_for) == (False, 90.0)
     assert renewed.version != name.version
+
+
+def test_user_name_and_password_are_of_one_lease_also_when_asked_for_at_once(
+    bao: Bao, database: Callable[..., None]
+) -> None:
+    """Of the leases that were made meanwhile, one is used by all; the others are given back or end by themselves."""
+    database(90, 150)
+    provider = VaultProvider(bao.url, login=VaultToken(bao.token("app")))
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(provider.fetch, ["database/creds/app#username", "database/creds/app#password"] * 4))
+    assert len({secret.version for secret in got}) == 1
+    assert [len({secret.reveal() for secret in got[first::2]}) for first in (0, 1)] == [1, 1]
 
 
 def test_what_has_no_time_left_is_leased_anew(bao: Bao, database: Callable[..., None]) -> None:

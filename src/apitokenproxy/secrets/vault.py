@@ -94,6 +94,7 @@ class VaultProvider:
         self._lock = threading.Lock()
         self._token: _Token | None = None
         self._mounts: dict[str, _Mount] = {}
+        self._taking = threading.Lock()
         self._leases: dict[str, _Lease] = {}
 
     def fetch(self, reference: str) -> Secret:
@@ -151,7 +152,7 @@ class VaultProvider:
 
     def _leased(self, client: Any, path: str) -> tuple[Mapping[str, Any], str, float | None]:
         now = self._clock()
-        lease = self._leases.get(path)
+        lease = before = self._leases.get(path)
         if lease is not None and now >= lease.until - lease.seconds * (1 - _RENEW):
             lease = self._renewed(client, lease, now) if lease.renewable else None
         if lease is None:
@@ -162,10 +163,22 @@ class VaultProvider:
             if not answer.get("lease_id"):
                 return data, "", None  # KV 1; what it calls a lease is advice
             lease = _Lease(data, answer["lease_id"], seconds, now + seconds, answer.get("renewable") is True)
-            while len(self._leases) >= _MOST_LEASES:
-                self._leases.pop(next(iter(self._leases)), None)
-            self._leases[path] = lease
+            lease = self._taken(client, path, before, lease)
         return lease.data, f"vault/{lease.id.rpartition('/')[2][:8]}", lease.until - now
+
+    def _taken(self, client: Any, path: str, before: _Lease | None, lease: _Lease) -> _Lease:
+        """Return the lease that all keys of a path are of: this one, unless another fetch was quicker."""
+        with self._taking:
+            now_held = self._leases.get(path)
+            if now_held is before or now_held is None:
+                self._leases.pop(path, None)
+                while len(self._leases) >= _MOST_LEASES:
+                    del self._leases[next(iter(self._leases))]
+                self._leases[path] = lease
+                return lease
+        with contextlib.suppress(VaultError):  # a policy need not allow it; then it ends by itself
+            client.sys.revoke_lease(lease.id)
+        return now_held
 
     def _renewed(self, client: Any, lease: _Lease, now: float) -> _Lease | None:
         """Return the lease with more time; None when Vault gives it little or nothing more."""
@@ -189,7 +202,9 @@ class VaultProvider:
                 token = self._renewed_token(client, token, now)
             if token is None:
                 token = self._token_of(self._login.log_in(client), now)
-                self._leases.clear()  # they end with the token that they were obtained with
+                if self._token is None or token.value != self._token.value:
+                    with self._taking:
+                        self._leases.clear()  # they end with the token that they were obtained with
             self._token = token
             client.token = token.value
         finally:

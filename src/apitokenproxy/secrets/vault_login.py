@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import field, frozen
+from hvac.exceptions import Forbidden
 
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.messages import Hidden
@@ -36,10 +37,13 @@ class VaultToken:
     file: str | None = None
 
     def log_in(self, client: Any) -> Mapping[str, Any]:
-        """Ask Vault how long the token lives."""
+        """Ask Vault how long the token lives; one that may not even ask that is taken to live on."""
         token = (_read(self.file) if self.file is not None else self.token).decode()
         client.token = token
-        data = client.auth.token.lookup_self()["data"]
+        try:
+            data = client.auth.token.lookup_self()["data"]
+        except Forbidden:
+            data = {"ttl": 0}
         return {"client_token": token, "lease_duration": data["ttl"], "renewable": data.get("renewable", False)}
 
 
