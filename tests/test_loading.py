@@ -442,6 +442,8 @@ def test_a_renewal_on_an_event_loop_that_was_closed_around_it_is_begun_anew(cloc
     place, loads = Place(), Loads[str]("the place", StoreUnavailable, clock=clock)
 
     async def load() -> Loaded[str]:
+        if clock.now == 90.0:
+            await asyncio.Event().wait()
         return place.ask()
 
     def ask_and_close() -> str:

@@ -1,8 +1,10 @@
 """The schemes that need an extra: imported when they are named, and told when they cannot be."""
 
+import asyncio
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from apitokenproxy import Bearer, ConfigurationError, Proxy, Rule, Upstream
@@ -84,3 +86,51 @@ def test_a_provider_of_your_own_replaces_one_of_these() -> None:
     )
     assert proxy.missing_secrets() == []
     proxy.close()
+
+
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_a_request_carries_what_a_secret_manager_holds(
+    colour: str, openbao: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named in an upstream's credential, with the tenant filled in; the audit record has Vault's version."""
+    vault = httpx.Client(base_url=f"{openbao}/v1/", headers={"X-Vault-Token": "root"})
+    with vault:
+        vault.post("secret/data/keys/acme", json={"data": {"github": "ghp_real"}}).raise_for_status()
+    monkeypatch.setenv("VAULT_ADDR", openbao)
+    monkeypatch.setenv("VAULT_TOKEN", "root")
+    sent, audit = [], MemoryAudit()
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["Authorization"])
+        return httpx.Response(200)
+
+    async def aupstream(request: httpx.Request) -> httpx.Response:
+        return upstream(request)
+
+    transport = httpx.MockTransport(upstream if colour == "sync" else aupstream)
+    credential = Bearer("vault:secret/keys/{tenant}#github")
+    proxy = Proxy(
+        upstreams=[Upstream("api", "https://api.example.com", credential=credential, transport=transport)],
+        rules=[Rule("all", effect="allow")],
+        audit=audit,
+    )
+
+    def ask(tenant: str) -> int:
+        token = proxy.tokens.issue(tenant=tenant).token
+        if colour == "sync":
+            with httpx.Client(transport=proxy.transport(token)) as client:
+                return client.get("http://proxy/api/x").status_code
+
+        async def get() -> int:
+            async with httpx.AsyncClient(transport=proxy.async_transport(token)) as client:
+                return (await client.get("http://proxy/api/x")).status_code
+
+        return asyncio.run(get())
+
+    assert [ask(tenant) for tenant in ("acme", "acme", "other")] == [200, 200, 503]
+    proxy.close()
+    assert sent == ["Bearer ghp_real"] * 2
+    versions = [(record.credential, record.reason) for record in audit.records]
+    assert versions[0] == versions[1]
+    assert versions[0][0].startswith("vault/")
+    assert versions[2][1] == "vault: there is nothing at secret/keys/other; mend the reference or write it"
