@@ -82,7 +82,7 @@ class VaultKubernetes:
 
 
 def login_from_environment() -> VaultLogin:
-    """Return the login that the environment describes, in the names that Vault's own tools use.
+    """Return the login that the environment describes.
 
     VAULT_TOKEN or VAULT_TOKEN_FILE; VAULT_ROLE_ID with VAULT_SECRET_ID or VAULT_SECRET_ID_FILE; VAULT_K8S_ROLE.
     Raises ConfigurationError.
