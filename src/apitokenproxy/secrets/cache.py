@@ -105,6 +105,9 @@ class _Reader:
                 raise ConfigurationError(
                     f"secret reference {scheme}:…: {{{name}}} is not known; use {{tenant}} or {{subject}}"
                 )
+        prepare = getattr(self._kept[scheme].provider, "prepare", None)
+        if prepare is not None:
+            prepare()  # what is missing is told when the proxy is mounted
         of_scheme, colour = self._kept[scheme], self.colour
         kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, self._fetches[scheme])
         if not _FIELD.search(place):

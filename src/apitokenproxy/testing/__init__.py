@@ -9,6 +9,7 @@ inherit from in a file of tests; a forwarder's talks to a scripted upstream on l
 
 from apitokenproxy.testing.fakes import FixedCredential, FixedSecrets, MemoryAudit, RecordingForwarder
 from apitokenproxy.testing.forwarders import ForwarderConformance
+from apitokenproxy.testing.secrets import SecretProviderConformance
 from apitokenproxy.testing.stores import TokenStoreConformance
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "ForwarderConformance",
     "MemoryAudit",
     "RecordingForwarder",
+    "SecretProviderConformance",
     "TokenStoreConformance",
 ]

@@ -1,0 +1,87 @@
+"""`sealed:NAME` and `sealed:TENANT/NAME`: a secret in an encrypted file, under a master key that is kept elsewhere."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from apitokenproxy.errors import ConfigurationError, SecretUnavailable
+from apitokenproxy.messages import Secret
+from apitokenproxy.secrets.env import EnvProvider
+from apitokenproxy.secrets.exec import ExecProvider
+from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.secrets.sealed_file import MasterKey, Place, Sealed, SealedFile
+
+_REFERENCE = re.compile(r"(?:(?P<tenant>[\w.@-]+)/)?(?P<name>[\w.@-]+)(?P<previous>#previous)?", re.ASCII)
+
+
+class _Plain(Protocol):
+    def fetch(self, reference: str) -> Secret: ...
+
+
+class SealedProvider:
+    """Reads the file at `path`; `masters` are secret references to its key, or to the new and the old one.
+
+    `#previous` after a name is the version before the newest. Left out, path and keys are those of the
+    environment: APITOKENPROXY_SEALED_FILE, APITOKENPROXY_SEALED_KEY and APITOKENPROXY_SEALED_OLD_KEY.
+    `providers` read the keys (`env:`, `file:` and `exec:` when left out). Raises ConfigurationError.
+    """
+
+    ttl = 1.0
+
+    def __init__(
+        self,
+        path: str | None = None,
+        masters: Sequence[str] = (),
+        *,
+        providers: Mapping[str, _Plain] | None = None,
+    ) -> None:
+        environ = os.environ
+        path = path or environ.get("APITOKENPROXY_SEALED_FILE", "")
+        named = [environ.get(f"APITOKENPROXY_SEALED_{name}", "") for name in ("KEY", "OLD_KEY")]
+        self._masters = [master for master in masters or named if master]
+        if not path or not self._masters:
+            raise ConfigurationError(
+                "sealed: set APITOKENPROXY_SEALED_FILE to the file and APITOKENPROXY_SEALED_KEY to a secret reference "
+                "to its master key, as file:/run/secrets/master-key"
+            )
+        self._providers = providers or {"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider()}
+        for master in self._masters:
+            if master.partition(":")[0] not in self._providers or not master.partition(":")[2]:
+                raise ConfigurationError(
+                    "sealed: the master key is named by a secret reference, as file:/run/secrets/master-key, "
+                    f"not written out; schemes: {', '.join(sorted(self._providers))}"
+                )
+        self._file = SealedFile(path)
+
+    def fetch(self, reference: str) -> Secret:
+        """Return the secret; its version is its number in the file. Raises SecretUnavailable."""
+        found = _REFERENCE.fullmatch(reference)
+        if found is None:
+            raise SecretUnavailable("sealed: a reference is NAME or TENANT/NAME, with #previous or without")
+        place = Place(found["tenant"] or "", found["name"])
+        versions = sorted(self._file.versions(place), key=_number, reverse=True)
+        if len(versions) <= bool(found["previous"]):
+            what = "no version before the newest" if versions else "nothing"
+            raise SecretUnavailable(f"sealed: there is {what} at {place}; seal it first")
+        written = versions[bool(found["previous"])]
+        material = self._key(written["key"], place).open(place, written)
+        try:
+            return Secret(material, version=f"sealed/{written['version']}")
+        except ValueError:
+            raise SecretUnavailable(f"sealed: {place} is no secret; seal it again") from None
+
+    def _key(self, identifier: str, place: Place) -> MasterKey:
+        for master in self._masters:
+            scheme, _, rest = master.partition(":")
+            try:
+                key = MasterKey(self._providers[scheme].fetch(rest))
+            except ConfigurationError as error:
+                raise SecretUnavailable(str(error)) from None
+            if key.id == identifier:
+                return key
+        raise SecretUnavailable(f"sealed: {place} is sealed under another master key; name that, or seal it again")
+
+
+def _number(written: Sealed) -> int:
+    return int(written["version"])
