@@ -20,6 +20,7 @@ from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.secrets.vault_login import VaultAppRole, VaultKubernetes, VaultToken
 from apitokenproxy.testing import SecretProviderConformance
+from loopback import wait_until
 
 __all__ = ["away"]
 
@@ -43,6 +44,8 @@ class Bao:
         mounts = self.do("GET", "sys/mounts")
         if f"{path}/" not in mounts:
             self.do("POST", f"sys/mounts/{path}", {"type": kind, "options": options})
+        if options.get("version") == "2":  # it refuses for a moment, while it makes itself ready
+            wait_until(lambda: self._client.post(f"{path}/data/ready", json={"data": {}}).is_success)
 
     def auth(self, kind: str) -> None:
         if f"{kind}/" not in self.do("GET", "sys/auth"):
