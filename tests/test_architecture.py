@@ -32,12 +32,15 @@ EXACT = {
     "loading": {"_colour", "errors"},
     "upstream": {"errors", "interfaces", "messages"},
     "exchange": {"errors", "interfaces", "messages"},
-    "pipeline": {"errors", "exchange", "finishing", "guard", "interfaces", "messages", "upstream"},
+    "route": {"exchange", "finishing", "guard", "messages", "upstream"},
+    "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "route"},
     "token_exchange": {"errors", "exchange", "finishing", "interfaces", "messages"},
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"loading", "wire"}) | PARTS | {"adapters", "config", "pipeline", "settings", "token_exchange"},
+    "proxy": (SHARED - {"loading", "wire"})
+    | PARTS
+    | {"adapters", "config", "pipeline", "route", "settings", "token_exchange"},
 }
 """What stands between the parts, and what it imports: no more and no less."""
 

@@ -157,13 +157,14 @@ class _Reader:
         values = self.table(data, path, UPSTREAM)
         if "timeouts" in values:
             values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", TIMEOUTS))
-        if "credential" in values:
-            given = values["credential"]
-            numbered = isinstance(given, list)
-            values["credential"] = [
-                self.credential(f"{path}.credential[{number}]" if numbered else f"{path}.credential", table)
-                for number, table in enumerate(given if numbered else [given])
-            ]
+        for key in ("credential", "previous"):
+            if key in values:
+                given = values[key]
+                numbered = isinstance(given, list)
+                values[key] = [
+                    self.credential(f"{path}.{key}[{number}]" if numbered else f"{path}.{key}", table)
+                    for number, table in enumerate(given if numbered else [given])
+                ]
         if len(self.problems) > before:
             return None
         made: Upstream | None = self.made(path, Upstream, name, values.pop("url"), **values)

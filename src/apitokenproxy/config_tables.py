@@ -47,6 +47,7 @@ PROXY: Keys = {
 UPSTREAM: Keys = {
     "url": "!string",
     "credential": "!table or tables",
+    "previous": "table or tables",
     "allow_private": "boolean",
     "ca": "string",
     "client_certificate": "string",

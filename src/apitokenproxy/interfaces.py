@@ -232,6 +232,9 @@ class SecretReader(Protocol):
         Raises ConfigurationError for a reference that no provider knows.
         """
 
+    def expire(self, reference: str, caller: Caller) -> None:
+        """Have what `reference` names for a caller read anew, unless that was done a moment ago."""
+
 
 class CredentialKind(Protocol):
     """A built-in credential kind: how a secret becomes a credential."""

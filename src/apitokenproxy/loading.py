@@ -31,10 +31,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("apitokenproxy")
 
-_AHEAD = 0.8
-"""The part of its life after which a value is renewed."""
-_PAUSE = 1.0
-"""Seconds between two loads that nobody waits for, when the first one failed."""
+_AHEAD = 0.8  # the part of its life after which a value is renewed
+_PAUSE = 1.0  # seconds between two loads that nobody waits for, when the first one failed
 _MOST_BEHIND = 8
 """Loads at one time that nobody waits for; a value that finds no place among them is asked for when its life ends."""
 _MOST_HANGING = 4
@@ -58,11 +56,12 @@ Load = Callable[[], Awaitable[Loaded[T]]]
 
 @define
 class _Kept(Generic[T]):
-    """A value; `renew`: used without a thought until then; `until`: its life; `last`: never used from then on."""
+    """A value, here `since`; `renew`: used without a thought until; `until`: its life; `last`: never used later."""
 
     value: T
     renew: float
     until: float
+    since: float
     last: float
     failing: str | None = None  # why nobody answers
     told: bool = False
@@ -153,6 +152,13 @@ class Loads(Generic[T]):
                     return value
                 raise self._copy(error) from None
 
+    def expire(self, *keys: str) -> None:
+        """End the life of these values, or of all, so that they are loaded anew; not if that was done a moment ago."""
+        now = self._clock()
+        for kept in filter(None, map(self._kept.get, keys or list(self._kept))):
+            if now - kept.since >= _PAUSE:
+                kept.renew = kept.until = now
+
     # --- what is kept -----------------------------------------------------------------------
 
     def _look(self, key: str, colour: Colour) -> tuple[T | None, _Flight[T] | None, bool]:
@@ -196,8 +202,7 @@ class Loads(Generic[T]):
         failure = self._error(f"{self._what} does not answer: {_MOST_HANGING} attempts hang already", outage=True)
         with self._here().lock:
             self._note(key, failure)
-        value = self._stand_in(key)
-        if value is None:
+        if (value := self._stand_in(key)) is None:
             raise failure
         return value
 
@@ -244,7 +249,7 @@ class Loads(Generic[T]):
         now, end = self._clock(), began + loaded.at_most
         until = min(now + loaded.ttl, end)
         last = min(until + self._outage, end) if loaded.ttl > 0 else until
-        return _Kept(loaded.value, now + _AHEAD * (until - now), until, last)
+        return _Kept(loaded.value, now + _AHEAD * (until - now), until, now, last)
 
     async def _landed(self, flight: _Flight[T], colour: Colour) -> T:
         try:

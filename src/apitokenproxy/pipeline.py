@@ -13,32 +13,19 @@ from attrs import frozen
 
 from apitokenproxy.errors import AuditUnavailable, Denied, ProxyError, Unauthenticated, fault
 from apitokenproxy.exchange import Exchange, unrecorded
-from apitokenproxy.finishing import finish
-from apitokenproxy.guard import Guard, clean_reply, inject
+from apitokenproxy.guard import Guard, clean_reply
 from apitokenproxy.interfaces import AuditSink
 from apitokenproxy.messages import (
     Admission,
     Caller,
-    Credential,
     Denial,
     Grant,
     Operation,
-    Outbound,
     Presented,
-    Reply,
     Request,
     Response,
 )
-from apitokenproxy.upstream import Upstream
-
-
-@frozen
-class Route:
-    """One upstream as the pipeline sees it: its terms, its credential and its forwarder."""
-
-    upstream: Upstream
-    obtain: Callable[[Caller], Awaitable[Credential]]
-    forward: Callable[[Outbound], Awaitable[Reply]]
+from apitokenproxy.route import Route
 
 
 @frozen
@@ -66,12 +53,8 @@ class Pipeline:
             grant = exchange.grant = _granted(caller, await self.decide(caller, operation))
             exchange.admission = await self.admit(grant)
             credential = exchange.credential = await route.obtain(caller)
-            outbound = inject(grant, route.upstream, credential)
-            if credential.finish:
-                await finish(outbound, credential.finish)
-            exchange.sent = True
-            reply = exchange.reply = await route.forward(outbound)
-            return exchange.answer(reply, clean_reply(reply, operation, route.upstream, credential))
+            reply = await route.send(exchange, grant, credential)
+            return exchange.answer(reply, clean_reply(reply, operation, route.upstream, exchange.credential))
         except ProxyError as error:
             return exchange.refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever a part does, the request is refused

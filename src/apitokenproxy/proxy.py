@@ -16,6 +16,7 @@ from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import bind_all
+from apitokenproxy.credentials.versions import Versions
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
 from apitokenproxy.forwarders.wire import WireForwarder
@@ -25,7 +26,7 @@ from apitokenproxy.identity.client_tokens import ClientTokens
 from apitokenproxy.identity.derived import DERIVE
 from apitokenproxy.identity.deriving import DEFAULT_LIFETIME
 from apitokenproxy.identity.first_of import FirstOf
-from apitokenproxy.identity.host import HostIdentity
+from apitokenproxy.identity.host import HostIdentity, authenticator
 from apitokenproxy.identity.signing import SigningKeys
 from apitokenproxy.identity.stores import open_store
 from apitokenproxy.identity.told import DerivedToken
@@ -41,9 +42,10 @@ from apitokenproxy.interfaces import (
 from apitokenproxy.limits.limit import Limit, own_limits
 from apitokenproxy.limits.memory import MemoryLimiter
 from apitokenproxy.messages import Admission, Caller, Denial, Grant
-from apitokenproxy.pipeline import Pipeline, Route
+from apitokenproxy.pipeline import Pipeline
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
+from apitokenproxy.route import Route
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.settings import by_name, header_name, network, prefix_of
@@ -222,7 +224,7 @@ class Proxy:
         secrets = self._secrets.bind(ASYNC)
         problems = await self._signing_keys.bind(ASYNC).problems()
         for upstream in self.upstreams.values():
-            for kind in upstream.credential:
+            for kind in (*upstream.credential, *upstream.previous):
                 reference = getattr(kind, "secret", None)
                 if isinstance(reference, str):
                     try:
@@ -244,21 +246,26 @@ class Proxy:
         return self._pipeline(SYNC)
 
     def _pipeline(self, colour: Colour) -> Pipeline:
-        secrets = self._secrets.bind(colour)
         return Pipeline(
             guard=self._guard,
             authenticate=self._authenticator().bind(colour).authenticate,
             decide=colour.lift(self._policy.decide, (Grant, Denial)),
             admit=colour.lift(self._limiter.admit, Admission),
-            routes={
-                name: Route(
-                    upstream=upstream,
-                    obtain=bind_all(upstream.credential, secrets, colour),
-                    forward=self._forwarders[name].bind(colour),
-                )
-                for name, upstream in self.upstreams.items()
-            },
+            routes={name: self._route(upstream, colour) for name, upstream in self.upstreams.items()},
             audit=self._audit,
+        )
+
+    def _route(self, upstream: Upstream, colour: Colour) -> Route:
+        secrets = self._secrets.bind(colour)
+        current, expire = bind_all(upstream.credential, secrets, colour)
+        previous = bind_all(upstream.previous, secrets, colour)[0] if upstream.previous else None
+        versions = Versions(upstream.name, current, expire, previous)
+        return Route(
+            upstream=upstream,
+            obtain=versions.obtain,
+            instead=versions.instead,
+            worked=versions.worked,
+            forward=self._forwarders[upstream.name].bind(colour),
         )
 
     def _token_exchange(self, colour: Colour) -> TokenExchange:
@@ -283,12 +290,7 @@ class Proxy:
 
     def _authenticator(self) -> FirstOf:
         several = self._identity if isinstance(self._identity, Sequence) else [self._identity]
-        return FirstOf([self._client_tokens, *(_authenticator(one) for one in several if one is not None)])
-
-
-def _authenticator(identity: Any) -> Any:
-    is_part = hasattr(identity, "authenticate") or hasattr(identity, "bind")
-    return identity if is_part else HostIdentity(identity)
+        return FirstOf([self._client_tokens, *map(authenticator, filter(None, several))])
 
 
 def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:

@@ -28,7 +28,8 @@ def _as_tuple(value: Credentials | Sequence[Credentials]) -> tuple[Credentials, 
 class Upstream:
     """One API behind the proxy: `<mount>/<name>/<rest>` goes to `<url>/<rest>`.
 
-    `credential` is one credential or several that are all put on. `allow_private` says that a
+    `credential` is one credential or several that are all put on; `previous` is what was put on before,
+    and is used while the upstream refuses `credential`. `allow_private` says that a
     loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
     instead of the system's authorities, `client_certificate` one with a certificate and its key to
     show to the upstream. `max_body` bounds a request body in bytes. `max_connections` bounds what is
@@ -48,6 +49,7 @@ class Upstream:
     name: str
     url: str
     credential: tuple[Credentials, ...] = field(converter=_as_tuple, repr=False)
+    previous: tuple[Credentials, ...] = field(default=(), converter=_as_tuple, kw_only=True, repr=False)
     allow_private: bool = field(default=False, kw_only=True)
     ca: str | None = field(default=None, kw_only=True)
     client_certificate: str | None = field(default=None, kw_only=True)
@@ -79,7 +81,7 @@ class Upstream:
             )
         if not self.credential:
             raise ConfigurationError(f"upstream {self.name}: credential is empty; name at least one")
-        for kind in self.credential:
+        for kind in (*self.credential, *self.previous):
             if isinstance(kind, type) or not (hasattr(kind, "bind") or hasattr(kind, "credential")):
                 raise ConfigurationError(
                     f"upstream {self.name}: a credential is Bearer(...), Basic(...), Header(...), Query(...) "

@@ -82,6 +82,10 @@ class OAuth2ClientCredentials:
 
         return obtain
 
+    def expire(self) -> None:
+        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
+        self._tokens.expire()
+
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""
         material = secret.reveal().decode("latin-1")

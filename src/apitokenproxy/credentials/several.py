@@ -5,16 +5,45 @@ from operator import is_
 
 from apitokenproxy._colour import Colour
 from apitokenproxy.interfaces import CredentialKind, SecretReader, TokenProvider
-from apitokenproxy.messages import Caller, Credential
+from apitokenproxy.messages import Caller, Credential, Secret
 
 Obtain = Callable[[Caller], Awaitable[Credential]]
 
 
-def bind_all(kinds: Sequence[CredentialKind | TokenProvider], secrets: SecretReader, colour: Colour) -> Obtain:
-    """Return one function that makes all the credentials of an upstream, in a colour."""
-    return combine(
-        [kind.bind(secrets) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
+Kinds = Sequence[CredentialKind | TokenProvider]
+
+
+def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtain, Callable[[Caller], None]]:
+    """Return the function that makes all the credentials of an upstream, and one that has them made anew."""
+    noting = _Noting(secrets)
+    obtain = combine(
+        [kind.bind(noting) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
     )
+
+    def expire(caller: Caller) -> None:
+        for reference in noting.references:
+            secrets.expire(reference, caller)
+        for kind in kinds:
+            if hasattr(kind, "expire"):
+                kind.expire()
+
+    return obtain, expire
+
+
+class _Noting:
+    """A SecretReader that takes note of what is read."""
+
+    def __init__(self, secrets: SecretReader) -> None:
+        self._secrets = secrets
+        self.colour = secrets.colour
+        self.references: list[str] = []
+
+    def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+        self.references.append(reference)
+        return self._secrets.reader(reference)
+
+    def expire(self, reference: str, caller: Caller) -> None:
+        self._secrets.expire(reference, caller)
 
 
 def combine(bound: Sequence[Obtain]) -> Obtain:

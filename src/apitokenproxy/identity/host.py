@@ -35,6 +35,12 @@ class HostIdentity:
         return BoundHostIdentity(colour.lift(self._identify, (Caller, NoneType)))
 
 
+def authenticator(identity: Any) -> Any:
+    """Return an Authenticator as it is, and one that asks the host application for any other function."""
+    is_part = hasattr(identity, "authenticate") or hasattr(identity, "bind")
+    return identity if is_part else HostIdentity(identity)
+
+
 class BoundHostIdentity:
     """HostIdentity in one colour."""
 

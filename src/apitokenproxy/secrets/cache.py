@@ -123,6 +123,10 @@ class _Reader:
 
         return read_for
 
+    def expire(self, reference: str, caller: Caller) -> None:
+        scheme, _, place = reference.partition(":")
+        self._kept[scheme].expire(_filled_in(place, caller))
+
 
 def _filled_in(template: str, caller: Caller) -> str:
     values = {"tenant": caller.tenant, "subject": caller.subject}

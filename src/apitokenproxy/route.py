@@ -1,0 +1,57 @@
+"""Route: the way to one upstream, from a grant to its reply.
+
+Rules:
+1. The credential is put on a clean request last, and what is put on is what the audit record names.
+2. A request whose credential was refused is sent once more with another one, if there is another and the
+   request has no body: nothing was done by it, and nothing of the answer was passed on.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from attrs import frozen
+
+from apitokenproxy.exchange import Exchange
+from apitokenproxy.finishing import finish
+from apitokenproxy.guard import inject
+from apitokenproxy.messages import Caller, Credential, Grant, Outbound, Reply
+from apitokenproxy.upstream import Upstream
+
+_REFUSED = frozenset({401, 403})
+
+
+@frozen
+class Route:
+    """One upstream as the pipeline sees it: its terms, its credential and its forwarder.
+
+    `instead` returns what may be tried in the place of a credential that was refused; `worked` is told of both
+    when the upstream accepted it.
+    """
+
+    upstream: Upstream
+    obtain: Callable[[Caller], Awaitable[Credential]]
+    instead: Callable[[Caller, Credential], Awaitable[Credential | None]]
+    worked: Callable[[Caller, Credential, Credential], Awaitable[None]]
+    forward: Callable[[Outbound], Awaitable[Reply]]
+
+    async def send(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+        """Put the credential on, send, and return the reply; that of a second attempt where the first was refused."""
+        reply = await self._once(exchange, grant, credential)
+        if reply.status not in _REFUSED or grant.operation.length != 0:
+            return reply
+        instead = await self.instead(grant.caller, credential)
+        if instead is None:
+            return reply
+        reply.abort()
+        reply = await self._once(exchange, grant, instead)
+        if reply.status not in _REFUSED:
+            await self.worked(grant.caller, credential, instead)
+        return reply
+
+    async def _once(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+        exchange.credential = credential
+        outbound = inject(grant, self.upstream, credential)
+        if credential.finish:
+            await finish(outbound, credential.finish)
+        exchange.sent = True
+        reply = exchange.reply = await self.forward(outbound)
+        return reply
