@@ -23,7 +23,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 from apitokenproxy.errors import ConfigurationError, InternalFault
 
@@ -168,7 +168,9 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
     async def in_place(*args: Any) -> T:
         result = function(*args)
-        return cast("T", result) if isinstance(result, returns) else _checked(function, result, returns)
+        if isinstance(result, returns):
+            return result  # type: ignore[return-value]
+        return _checked(function, result, returns)
 
     return in_place
 

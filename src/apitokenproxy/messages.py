@@ -299,7 +299,7 @@ class Timeouts:
     total: float | None = None
 
 
-@frozen
+@frozen(cache_hash=True)  # pools are found by it
 class Origin:
     """Where to connect, and on which terms.
 

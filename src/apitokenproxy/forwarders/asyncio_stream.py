@@ -128,31 +128,34 @@ class AsyncioStream(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def write(self, data: bytes, timeout: float) -> None:
-        """Send, waiting at most `timeout` seconds until there is room. Raises TimeoutError, OSError."""
+    def write(self, data: bytes, _timeout: float) -> bool:
+        """Send, or keep to be sent; True when there is no more room for now. Raises OSError."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionError("closed")
         if self._tls is not None:
             self._tls.say(data)
             data = self._tls.to_send()
         self._transport.write(data)
-        if self._full:
-            deadline = self._loop.time() + timeout
-            while self._full:
-                if self._ended:
-                    raise ConnectionError("closed")
-                await self._wait(deadline)
+        return self._full
 
-    async def _wait(self, deadline: float) -> None:
-        """Wait until something happens. Raises TimeoutError."""
-        self._waiter = self._loop.create_future()
+    async def wait_for_room(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until more can be sent. Raises TimeoutError, OSError."""
+        deadline = self._loop.time() + timeout
+        while self._full:
+            if self._ended:
+                raise ConnectionError("closed")
+            await self._wait(deadline)
+
+    def _wait(self, deadline: float) -> asyncio.Future[None]:
+        """Return what is done when something happens. It raises TimeoutError."""
+        self._waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._ring)
         elif self._timer.when() > deadline:
             self._timer.cancel()
             self._timer = self._loop.call_at(deadline, self._ring)
-        await self._waiter
+        return waiter
 
     def _ring(self) -> None:
         self._timer = None

@@ -6,7 +6,6 @@ Rules:
 2. Errors of sockets and TLS become ours here, and lose their text: it can hold header values.
 """
 
-import contextlib
 import ssl
 import time
 from typing import Protocol
@@ -20,7 +19,7 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders.http1 import Answer, Malformed, RequestBody, request_head
-from apitokenproxy.messages import Outbound
+from apitokenproxy.messages import Body, Outbound
 
 
 class Stream(Protocol):
@@ -33,8 +32,11 @@ class Stream(Protocol):
     async def read(self, timeout: float) -> bytes:
         """Return what has arrived; empty at the end. Raises TimeoutError, OSError."""
 
-    async def write(self, data: bytes, timeout: float) -> None:
-        """Send. Raises TimeoutError, OSError."""
+    def write(self, data: bytes, timeout: float) -> bool:
+        """Send; True when there is no more room for now. Raises TimeoutError, OSError."""
+
+    async def wait_for_room(self, timeout: float) -> None:
+        """Wait until more can be sent. Raises TimeoutError, OSError."""
 
     def is_quiet(self) -> bool:
         """Tell whether nothing has arrived, not even the end."""
@@ -70,12 +72,18 @@ class Connection:
         self._idle = timeouts.read
         self._end = None if timeouts.total is None else time.monotonic() + timeouts.total
         answer = self._answer = Answer(outbound.method)
-        with contextlib.suppress(_Broken):  # the upstream may have answered before it closed
-            await self._send_body(outbound, timeouts.write)
+        body = outbound.body
+        try:
+            if body is None:
+                await self._write(request_head(outbound) + RequestBody(outbound.length).end(), timeouts.write)
+            else:
+                await self._send_body(outbound, body, timeouts.write)
             self._sent = True
+        except _Broken:
+            pass  # the upstream may have answered before it closed
         if not self.wrote:
             raise UpstreamFailure("the connection broke while sending")
-        # The bytes get no name: a traceback that shows local values must not show an answer.
+        # The bytes get no name: a traceback that shows local values must not show a credential or an answer.
         try:
             if not answer.read_head(await self._read(timeouts.first_byte, FirstByteTimeout)):
                 end = time.monotonic() + timeouts.first_byte
@@ -85,12 +93,10 @@ class Connection:
             raise UpstreamFailure(str(error)) from None
         return answer
 
-    async def _send_body(self, outbound: Outbound, timeout: float) -> None:
+    async def _send_body(self, outbound: Outbound, body: Body, timeout: float) -> None:
         """Send head and body, the head with the first chunk."""
-        body, framed, data = outbound.body, RequestBody(outbound.length), request_head(outbound)
-        if body is None:
-            pass
-        elif hasattr(body, "__aiter__"):
+        framed, data = RequestBody(outbound.length), request_head(outbound)
+        if hasattr(body, "__aiter__"):
             async for chunk in body:
                 await self._write(data + framed.frame(chunk), timeout, taken=True)
                 data = b""
@@ -117,7 +123,8 @@ class Connection:
         if not data:
             return
         try:
-            await self._stream.write(data, self._within(timeout))
+            if self._stream.write(data, self._within(timeout)):
+                await self._stream.wait_for_room(self._within(timeout))
             self.wrote = True
         except TimeoutError:
             if not self._stream.is_quiet():  # it has answered instead of reading on

@@ -27,10 +27,14 @@ class SocketStream:
         self._within(timeout)
         return self._socket.recv(_CHUNK)
 
-    async def write(self, data: bytes, timeout: float) -> None:
-        """Send it all within `timeout` seconds. Raises TimeoutError, OSError."""
+    def write(self, data: bytes, timeout: float) -> bool:
+        """Send it all within `timeout` seconds; there is always room after that. Raises TimeoutError, OSError."""
         self._within(timeout)
         self._socket.sendall(data)
+        return False
+
+    async def wait_for_room(self, timeout: float) -> None:
+        """Return: there is room."""
 
     def _within(self, timeout: float) -> None:
         if timeout != self._timeout:  # each change is a system call
