@@ -52,12 +52,19 @@ class AsgiApp:
             raise ValueError(f"the ASGI scope type {kind!r} is not served")
 
     async def _exchange(self, scope: Message, receive: Receive, send: Send) -> None:
-        task = _current_task()
-        if self._watch.loop is not task.get_loop():
-            self._watch = _Watch(task.get_loop())
-        client = _Client(receive, task, self._watch)
+        loop = asyncio.get_running_loop()
+        if self._watch.loop is not loop:
+            self._watch = _Watch(loop)
+        client = _Client(receive, _current_task(loop), self._watch)
         try:
-            response = await self._handler.handle(await _request(scope, client))
+            headers: Headers = list(map(tuple, scope["headers"]))
+            if scope.get("http_version", "1.1")[0] == "1":
+                has_body = _announces_body(headers)
+                if not has_body:
+                    client.watch()
+            else:
+                has_body = await client.has_body()
+            response = await self._handler.handle(_request(scope, headers, client, has_body))
             client.watch()
             await _stream(response, send)
         except asyncio.CancelledError:
@@ -84,32 +91,44 @@ _BLINK = 0.05
 
 
 class _Watch:
-    """Sees to it that exchanges that take longer than a blink are watched. One for each event loop."""
+    """Sees to it that exchanges that take longer than a blink are watched. One for each event loop.
+
+    It rings twice a blink, and has those watched that it has heard of before: an exchange is not
+    watched for having begun just before the bell.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self.loop = loop
-        self._young: set[_Client] = set()
+        self._new: set[_Client] = set()
+        self._known: set[_Client] = set()
         self._rings = False
 
     def add(self, client: "_Client") -> None:
-        """Have a client watched when the next blink is over, unless it is removed before."""
-        self._young.add(client)
+        """Have a client watched within a blink, but not within half of one, unless it is removed before."""
+        if client not in self._known:
+            self._new.add(client)
         if not self._rings and self.loop is not None:
             self._rings = True
-            self.loop.call_later(_BLINK, self._ring)
+            self.loop.call_later(_BLINK / 2, self._ring)
 
     def remove(self, client: "_Client") -> None:
         """Leave it alone."""
-        self._young.discard(client)
+        self._new.discard(client)
+        self._known.discard(client)
 
     def _ring(self) -> None:
-        self._rings = False
-        while self._young:
-            self._young.pop().begin_to_watch()
+        due, self._known, self._new = self._known, self._new, set()
+        for client in due:
+            client.begin_to_watch()
+        self._rings = bool(self._known)
+        if self._rings and self.loop is not None:
+            self.loop.call_later(_BLINK / 2, self._ring)
 
 
 class _Client:
     """The client's side of an exchange: its body, and the moment it leaves."""
+
+    __slots__ = ("_first", "_more", "_receive", "_watch", "_watcher", "gone", "meter", "task")
 
     def __init__(self, receive: Receive, task: "asyncio.Task[Any]", watch: _Watch) -> None:
         self.gone = False
@@ -166,35 +185,32 @@ class _Client:
             self._watcher = None  # what cancels a task holds its frame, which holds this
 
 
-def _current_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
+def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+    task = asyncio.current_task(loop)
     if task is None:
         raise RuntimeError("the ASGI application was not called from an asyncio task")
     return task
 
 
-async def _request(scope: Message, client: _Client) -> Request:
-    headers: Headers = list(map(tuple, scope["headers"]))
-    if scope.get("http_version", "1.1")[0] == "1":
-        has_body = False
-        for name, _ in headers:  # names are in lower case; were one not, the guard would refuse the request
-            if name in _FRAMING:
-                has_body = True
-        if not has_body:
-            client.watch()
-    else:
-        has_body = await client.has_body()
+def _announces_body(headers: Headers) -> bool:
+    # Names are in lower case; were one not, the guard would refuse the request.
+    return not _FRAMING.isdisjoint(dict(headers))
+
+
+def _request(scope: Message, headers: Headers, client: _Client, has_body: bool) -> Request:
     peer = scope.get("client")
+    # In the order of its fields: their names would cost three times as much.
     return Request(
-        method=scope["method"].encode("latin-1"),
-        target=_target(scope),
-        headers=headers,
-        body=client if has_body else None,
-        mount=scope.get("root_path", "").encode(),
-        scheme=scope.get("scheme", "http").encode("latin-1"),
-        peer=peer[0] if peer else "",
-        context=scope,
-        meter=client.meter,
+        scope["method"].encode("latin-1"),
+        _target(scope),
+        headers,
+        client if has_body else None,
+        scope.get("root_path", "").encode(),
+        scope.get("scheme", "http").encode("latin-1"),
+        peer[0] if peer else "",
+        None,
+        scope,
+        client.meter,
     )
 
 
