@@ -28,6 +28,7 @@ audit record and the log, and never sent.
         │   ├── NotMounted          404  not_found
         │   ├── BadMethod           405  method_not_allowed
         │   ├── BodyTooLarge        413  body_too_large
+        │   ├── ClientTooSlow       408  client_too_slow
         │   ├── ClientGone          499  client_gone (never sent: nobody is there to read it)
         │   ├── Unauthenticated     401  unauthenticated
         │   ├── ExchangeRefused     400  token_exchange_refused
@@ -238,6 +239,14 @@ class BodyTooLarge(Refused):
     status = 413
     code = "body_too_large"
     title = "The request body is too large."
+
+
+class ClientTooSlow(Refused):
+    """The client sent nothing more of its body, or took nothing more of the answer, within the client timeout."""
+
+    status = 408
+    code = "client_too_slow"
+    title = "The client took too long."
 
 
 class ClientGone(Refused):

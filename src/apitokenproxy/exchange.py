@@ -85,7 +85,7 @@ class Exchange:
         self.status = reply.status
         headers.append((b"x-request-id", self.id.encode()))
         headers += _own_headers(self.admission, self.caller)
-        return Response(reply.status, headers, reply.body, self.close)
+        return Response(reply.status, headers, reply.body, self.close, reply.ends)
 
     def close(self, outcome: str = "", sent: int = 0) -> None:
         """End the exchange: give back the connection and the limits, write the record. Once."""

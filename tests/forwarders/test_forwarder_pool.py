@@ -293,6 +293,28 @@ def test_only_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @colours
+def test_no_connection_is_taken_before_the_body_has_begun(colour: Any) -> None:
+    """While the first chunk is waited for, the one connection is there for another request."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=1, seconds={"pool": 0.05})
+
+        def blocking() -> Any:
+            yield run(ask.whole(request(to, b"/meanwhile")))[1]
+
+        async def waiting() -> Any:
+            yield (await ask.whole(request(to, b"/meanwhile")))[1]
+
+        content = blocking() if colour is SYNC else waiting()
+        assert await ask.whole(request(to, b"/x", b"POST", content=content, length=10)) == (200, b"ok")
+
+    scripts = [head, echo_target, head, body(10), send(answer(b"ok"))]
+    with hostile(scripts) as upstream:
+        drive(colour, scenario)
+        assert upstream.requests[-1][1] == b"/meanwhile"
+
+
+@colours
 def test_warm_connections_are_there_before_the_first_request(colour: Any) -> None:
     """As many as were wanted, and the requests use them; warming up twice opens no more."""
     forwarder = WireForwarder()

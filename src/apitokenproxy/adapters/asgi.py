@@ -7,15 +7,19 @@ Rules:
 2. When the client leaves, the task is cancelled, which closes the upstream's side at once. Somebody
    must be waiting in `receive` to notice: the body's reader first, a watcher after it. A watcher is a
    task, which costs as much as half the pipeline; an exchange that is over within a blink has none.
-3. An answer that breaks off is left incomplete, so that the server cuts the connection. It is never
+3. The client is waited for as long as the meter's patience lasts, and `ends` allows: for each part of
+   its body, and until it takes each part of the answer. What does not wait needs no timer.
+4. An answer that breaks off is left incomplete, so that the server cuts the connection. It is never
    ended as if it were whole.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from apitokenproxy.errors import ClientGone, ProxyError
+from apitokenproxy._colour import within
+from apitokenproxy.errors import ClientGone, ClientTooSlow, ProxyError, TotalTimeout
 from apitokenproxy.interfaces import Handler
 from apitokenproxy.messages import BodyMeter, Headers, Request, Response
 
@@ -65,8 +69,7 @@ class AsgiApp:
             else:
                 has_body = await client.has_body()
             response = await self._handler.handle(_request(scope, headers, client, has_body))
-            client.watch()
-            await _stream(response, send)
+            await _stream(response, send, client)
         except asyncio.CancelledError:
             # Ours, because the client left; or somebody else's, who must have it.
             if not client.gone or client.task.uncancel():
@@ -150,7 +153,7 @@ class _Client:
 
     async def __anext__(self) -> bytes:
         while self._more:
-            message, self._first = self._first or await self._receive(), None
+            message, self._first = self._first or await self._next(), None
             if message["type"] != "http.request":
                 self._more = False
                 self.gone = True
@@ -161,6 +164,12 @@ class _Client:
             if chunk := message.get("body"):
                 return self.meter.count(chunk)
         raise StopAsyncIteration
+
+    async def _next(self) -> Message:
+        try:
+            return await within(self._receive(), self.meter.patience)
+        except TimeoutError:
+            raise ClientTooSlow(f"the client sent nothing for {self.meter.patience:g} seconds") from None
 
     def watch(self) -> None:
         """Notice from now on when the client leaves."""
@@ -220,22 +229,40 @@ def _target(scope: Message) -> bytes:
     return path + b"?" + query if query else path
 
 
-async def _stream(response: Response, send: Send) -> None:
+_EARLY = 0.01
+"""Seconds by which a timer may ring too early: uvloop's count whole milliseconds."""
+
+
+async def _stream(response: Response, send: Send, client: _Client) -> None:
     sent, outcome = 0, ClientGone.code
+    patience, ends = client.meter.patience, response.ends
     try:
-        await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+        client.watch()
         if isinstance(response.body, bytes):
-            await send({"type": "http.response.body", "body": response.body})
+            await within(_send_whole(response, send), patience, ends)
             sent = len(response.body)
         else:
+            await within(send(_start(response)), patience, ends)
             async for chunk in response.body:  # type: ignore[union-attr]
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await within(send({"type": "http.response.body", "body": chunk, "more_body": True}), patience, ends)
                 sent += len(chunk)
-            await send({"type": "http.response.body", "body": b""})
+            await within(send({"type": "http.response.body", "body": b""}), patience, ends)
         outcome = ""
-    except ProxyError as error:  # the upstream broke off: see rule 3
+    except ProxyError as error:  # the upstream broke off: see rule 4
         outcome = error.code
+    except TimeoutError:
+        in_all = ends is not None and time.monotonic() > ends - _EARLY
+        outcome = TotalTimeout.code if in_all else ClientTooSlow.code
     except OSError:
         pass  # how a server says that the client has gone (ASGI 2.4)
     finally:
         response.finish(outcome, sent)
+
+
+async def _send_whole(response: Response, send: Send) -> None:
+    await send(_start(response))
+    await send({"type": "http.response.body", "body": response.body})
+
+
+def _start(response: Response) -> Message:
+    return {"type": "http.response.start", "status": response.status, "headers": response.headers}

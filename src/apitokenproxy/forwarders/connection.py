@@ -8,8 +8,10 @@ Rules:
 
 import ssl
 import time
+from collections.abc import AsyncIterator
 from typing import Protocol
 
+from apitokenproxy._colour import within
 from apitokenproxy.errors import (
     FirstByteTimeout,
     ReadTimeout,
@@ -45,6 +47,14 @@ class Stream(Protocol):
         """Close at once, without waiting."""
 
 
+async def next_of(body: Body) -> bytes | None:
+    """Return the next chunk of a request's body of either colour, None at its end. Raises what the body raises."""
+    try:
+        return await anext(body) if isinstance(body, AsyncIterator) else next(body)
+    except (StopIteration, StopAsyncIteration):
+        return None
+
+
 class _Broken(Exception):
     """The upstream took no more of the body. Not an OSError: the body's own source may raise those."""
 
@@ -62,22 +72,23 @@ class Connection:
         self.wrote = False
         self.received = False
 
-    async def send(self, outbound: Outbound) -> Answer:
+    async def send(self, outbound: Outbound, first: bytes | None, ends: float | None) -> Answer:
         """Send a request and return its answer, of which the head is read.
 
-        Raises UpstreamFailure, BadFraming, BadHeader.
+        `first` is what was taken of the body already, None when there is no more; all must be over when
+        the monotonic clock says `ends`. Raises UpstreamFailure, BadFraming, BadHeader, and what the body raises.
         """
         timeouts = outbound.origin.timeouts
         self.wrote = self.received = self._sent = False
         self._idle = timeouts.read
-        self._end = None if timeouts.total is None else time.monotonic() + timeouts.total
+        self._end = ends
         answer = self._answer = Answer(outbound.method)
         body = outbound.body
         try:
             if body is None:
                 await self._write(request_head(outbound) + RequestBody(outbound.length).end(), timeouts.write)
             else:
-                await self._send_body(outbound, body, timeouts.write)
+                await self._send_body(outbound, body, first, timeouts.write)
             self._sent = True
         except _Broken:
             pass  # the upstream may have answered before it closed
@@ -93,18 +104,22 @@ class Connection:
             raise UpstreamFailure(str(error)) from None
         return answer
 
-    async def _send_body(self, outbound: Outbound, body: Body, timeout: float) -> None:
+    async def _send_body(self, outbound: Outbound, body: Body, chunk: bytes | None, timeout: float) -> None:
         """Send head and body, the head with the first chunk."""
         framed, data = RequestBody(outbound.length), request_head(outbound)
-        if hasattr(body, "__aiter__"):
-            async for chunk in body:
-                await self._write(data + framed.frame(chunk), timeout, taken=True)
-                data = b""
-        else:
-            for chunk in body:
-                await self._write(data + framed.frame(chunk), timeout, taken=True)
-                data = b""
+        while chunk is not None:
+            await self._write(data + framed.frame(chunk), timeout, taken=True)
+            data = b""
+            chunk = await self._next_of(body)
         await self._write(data + framed.end(), timeout)
+
+    async def _next_of(self, body: Body) -> bytes | None:
+        if self._end is None or not isinstance(body, AsyncIterator):
+            return await next_of(body)
+        try:
+            return await within(next_of(body), None, self._end)
+        except TimeoutError:
+            raise TotalTimeout("the client was still sending when the total timeout was over") from None
 
     async def next_chunk(self) -> bytes:
         """Return the next bytes of the answer's body, empty at its end. Raises UpstreamFailure."""
