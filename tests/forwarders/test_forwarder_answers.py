@@ -112,7 +112,7 @@ def forward_pool(ask: Asker, to: Any) -> Any:
 
 
 def _readable(pool: Any) -> Any:
-    return lambda: not pool._idle[-1][0].is_quiet()
+    return lambda: not pool._idle[-1][0].is_silent()
 
 
 @colours

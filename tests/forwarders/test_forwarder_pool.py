@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hostile import (
     BOUND,
     COLOURS,
@@ -312,6 +313,30 @@ def test_no_connection_is_taken_before_the_body_has_begun(colour: Any) -> None:
     with hostile(scripts) as upstream:
         drive(colour, scenario)
         assert upstream.requests[-1][1] == b"/meanwhile"
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("surplus", [send(answer(b"poison")), reset], ids=["surplus", "reset"])
+def test_what_an_event_loop_has_not_read_yet_is_seen_before_reuse(new_loop: Any, surplus: Any) -> None:
+    """The host held up its loop while more came on a kept connection: the next request goes over another."""
+    read, sent = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        forwarder = WireForwarder()
+        ask, to = Asker(ASYNC, forwarder.bind(ASYNC)), origin(upstream.port)
+        assert await ask.whole(request(to, b"/1")) == (200, b"/1")
+        read.set()
+        assert sent.wait(BOUND)  # this is what holds up the loop
+        assert await ask.whole(request(to, b"/2", b"POST")) == (200, b"/2")
+        await forwarder.aclose()
+
+    with hostile([head, echo_target, wait(read), surplus, tell(sent), until_end], [echo_forever]) as upstream:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+        assert [number for number, _ in upstream.requests] == [0, 1]
 
 
 @colours

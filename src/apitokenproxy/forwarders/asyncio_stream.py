@@ -1,6 +1,7 @@
 """Bytes to and from an upstream under asyncio."""
 
 import asyncio
+import select
 import ssl
 from typing import cast
 
@@ -20,6 +21,7 @@ class AsyncioStream(asyncio.Protocol):
     def __init__(self, tls: TlsBytes | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
         self._tls = tls
         self._chunks: list[bytes] = []
         self._size = 0
@@ -36,6 +38,7 @@ class AsyncioStream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Keep what arrives, and ask for a pause above the high-water mark."""
@@ -167,8 +170,12 @@ class AsyncioStream(asyncio.Protocol):
             self._waiter.set_exception(TimeoutError())
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived, not even the end."""
+        """Tell whether nothing has arrived, as far as this event loop has come to read it, not even the end."""
         return not self._chunks and not self._ended
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived, not even the end, and nothing waits in the socket either."""
+        return not self._chunks and not self._ended and not self._poll.poll(0)
 
     def abort(self) -> None:
         """Close at once, without waiting."""

@@ -2,7 +2,9 @@
 
 Rules:
 1. A connection is used again only if it is proven clean: both sides done by their own framing, not a
-   byte left over, nothing arrived since. A surplus byte would be the next caller's answer.
+   byte left over, nothing arrived since. A surplus byte would be the next caller's answer. So at the last
+   moment before it is used again the socket itself is looked into: an event loop that was held up has not
+   read yet what waits there.
 2. Errors of sockets and TLS become ours here, and lose their text: it can hold header values.
 """
 
@@ -41,7 +43,10 @@ class Stream(Protocol):
         """Wait until more can be sent. Raises TimeoutError, OSError."""
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived, not even the end."""
+        """Tell whether nothing has arrived, as far as is known, not even the end."""
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived, not even the end, and nothing waits in the socket: a system call."""
 
     def abort(self) -> None:
         """Close at once, without waiting."""
@@ -187,9 +192,9 @@ class Connection:
         self._told = True
         return self._stream.session
 
-    def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived since the last answer."""
-        return self._stream.is_quiet()
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived since the last answer: asked just before the next request."""
+        return self._stream.is_silent()
 
     def abort(self) -> None:
         """Close at once, without waiting."""

@@ -51,7 +51,7 @@ class Pool:
             connection = await self._wait(waiter, tenant)
         if connection is None:
             return await self._new(), False
-        if waiter is None or connection.is_quiet():  # something may have arrived while it was handed over
+        if waiter is None or connection.is_silent():  # something may have arrived while it was handed over
             return connection, True
         return await self.replace(connection), False
 
@@ -96,7 +96,7 @@ class Pool:
         with self._lock:
             while self._idle:
                 connection, since = self._idle.pop()
-                if now - since < IDLE_SECONDS and connection.is_quiet():
+                if now - since < IDLE_SECONDS and connection.is_silent():
                     return connection, None
                 self._open -= 1
                 connection.abort()

@@ -47,6 +47,9 @@ class SocketStream:
             return False
         return not self._poll.poll(0)
 
+    is_silent = is_quiet
+    """Both look into the socket: nothing else reads from it meanwhile."""
+
     def abort(self) -> None:
         """Close at once; a thread that is reading wakes up."""
         if not self._closed:
