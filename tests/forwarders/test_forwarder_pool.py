@@ -53,6 +53,7 @@ from apitokenproxy.errors import (
 from apitokenproxy.forwarders import pool as pool_module
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
 from apitokenproxy.forwarders.wire import WireForwarder
+from loopback import wait_until
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 
@@ -313,6 +314,59 @@ def test_no_connection_is_taken_before_the_body_has_begun(colour: Any) -> None:
     with hostile(scripts) as upstream:
         drive(colour, scenario)
         assert upstream.requests[-1][1] == b"/meanwhile"
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled meanwhile"])
+def test_whoever_fills_the_queue_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, cancelled: bool) -> None:
+    """The newest of the tenant with most waiting is refused; tenants with as few each are not traded for one."""
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 4)
+
+    async def scenario(ask: Asker) -> list[Any]:
+        to = origin(upstream.port, max_connections=1)
+        held = await ask.forward(request(to, tenant="greedy"))
+        tasks = []
+        for tenant in ["greedy"] * 4 + ["a", "b", "c", "d"]:
+            outbound = request(to, b"/" + tenant.encode(), tenant=tenant)
+            tasks.append(asyncio.create_task(ask.whole(outbound)))
+            await asyncio.sleep(0)
+            if tenant == "a" and cancelled:
+                tasks[3].cancel()
+        held.abort()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    with hostile([head, slow, until_end], [echo_forever]) as upstream:
+        answers = drive(ASYNC, scenario)
+    kinds = [entry if isinstance(entry, tuple) else type(entry) for entry in answers]
+    newest = asyncio.CancelledError if cancelled else PoolFull
+    assert kinds[:4] == [(200, b"/greedy"), PoolFull, PoolFull, newest]
+    assert kinds[4:] == [(200, b"/a"), (200, b"/b"), (200, b"/c"), PoolFull]  # four tenants with one each
+
+
+def test_a_thread_that_waits_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where waiting blocks."""
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
+    forwarder = WireForwarder()
+    with (
+        hostile([head, send(answer(b"ok")[:-1]), until_end], [echo_forever]) as upstream,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        ask = Asker(SYNC, forwarder.bind(SYNC))
+        to = origin(upstream.port, max_connections=1)
+        held = run(ask.forward(request(to, tenant="greedy")))
+        pool = forwarder._pools[None][to]
+        greedy = []
+        for number in (1, 2):
+            greedy.append(threads.submit(run, ask.whole(request(to, b"/greedy", tenant="greedy"))))
+            wait_until(lambda number=number: pool._waiting == number)
+        other = threads.submit(run, ask.whole(request(to, b"/other", tenant="other")))
+        assert isinstance(greedy[1].exception(BOUND), PoolFull)
+        wait_until(lambda: len(pool._queues) == 2)
+        held.abort()
+        assert greedy[0].result(BOUND) == (200, b"/greedy")
+        assert other.result(BOUND) == (200, b"/other")
+        assert (pool._waiting, len(pool._queues)) == (0, 0)
+        forwarder.close()
 
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

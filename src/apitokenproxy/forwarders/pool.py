@@ -4,9 +4,12 @@ Rules:
 1. A place in the pool is held from `acquire` until `release` or `discard`, and given back once.
 2. A place that becomes free goes to the tenants in turn, and within one to whoever has waited longest:
    one that asks a thousand times at once delays another by one request.
-3. A pool belongs to one process, and under asyncio to one event loop.
+3. So many may wait, and no more. When one more comes, the tenant with the most of them gives way with its
+   newest: one that fills all the places keeps nobody else out.
+4. A pool belongs to one process, and under asyncio to one event loop.
 """
 
+import contextlib
 import ssl
 import threading
 import time
@@ -23,7 +26,7 @@ from apitokenproxy.messages import Origin
 IDLE_SECONDS = 30.0
 """How long a connection is kept that nobody uses."""
 MAX_WAITING = 1000
-"""Requests that may wait for a connection; the next one is refused at once."""
+"""Requests that may wait for a connection; when one more comes, one is refused at once."""
 
 
 _Waiter = Future[Connection | None]
@@ -104,16 +107,29 @@ class Pool:
                 self._open += 1
                 return None, None
             if self._waiting >= MAX_WAITING:
-                raise PoolFull(f"{self._waiting} requests wait for a connection already")
+                self._make_room(tenant)
             waiter: _Waiter = Future()
             self._queues.setdefault(tenant, deque()).append(waiter)
             self._waiting += 1
             return None, waiter
 
+    def _make_room(self, tenant: str) -> None:
+        """Refuse the newest of the tenant that has most waiting. Raises PoolFull when that is the one that asks."""
+        greediest = max(self._queues, key=lambda name: len(self._queues[name]))
+        full = PoolFull(f"{self._waiting} requests wait for a connection already, most of them of this tenant")
+        if len(self._queues[greediest]) <= len(self._queues.get(tenant, ())) + 1:
+            raise full
+        newest = self._queues[greediest].pop()
+        self._waiting -= 1
+        with contextlib.suppress(InvalidStateError):  # it had given up waiting
+            newest.set_exception(full)
+
     async def _wait(self, waiter: _Waiter, tenant: str) -> Connection | None:
         seconds = self._origin.timeouts.pool
         try:
             return await self._colour.wait(waiter, seconds)
+        except PoolFull:
+            raise
         except TimeoutError:
             if not waiter.cancel():  # it came at the last moment
                 return waiter.result()
@@ -122,7 +138,7 @@ class Pool:
         except BaseException:
             if waiter.cancel():
                 self._forget(waiter, tenant)
-            else:
+            elif waiter.exception() is None:
                 self._hand_over(waiter.result())
             raise
 
