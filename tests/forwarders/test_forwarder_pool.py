@@ -51,6 +51,7 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders import pool as pool_module
+from apitokenproxy.forwarders import wire as wire_module
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
 from apitokenproxy.forwarders.wire import WireForwarder
 from loopback import wait_until
@@ -102,6 +103,40 @@ def test_what_may_have_had_an_effect_is_never_sent_again(colour: Any, method: by
     with hostile([head, echo_target, head, body(size)], [echo_forever]) as upstream:
         drive(colour, scenario)
         assert [received.split(b" ")[1] for _, received in upstream.requests if b"HTTP" in received] == [b"/1", b"/2"]
+
+
+@colours
+def test_a_request_that_an_upstream_thought_about_is_not_sent_again(
+    colour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that ends long after a request was no stale one: the upstream has it."""
+    monkeypatch.setattr(wire_module, "STALE_SECONDS", 0.0)
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(UpstreamFailure):
+            await ask.whole(request(to, b"/2", b"DELETE"))
+
+    with hostile([head, echo_target, head], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2"]
+
+
+@colours
+def test_both_attempts_share_the_total_timeout(colour: Any) -> None:
+    """What the first one used is not given to the second."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, seconds={"total": 0.5})
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(TotalTimeout):
+            await ask.whole(request(to, b"/2"))
+
+    slow = pause(0.3)
+    with hostile([head, echo_target, head, slow], [head, slow, echo_target]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2", b"/2"]
 
 
 @colours

@@ -9,7 +9,8 @@ Rules:
 2. Pools are made when they are first needed; a forked child begins with none.
 3. A request is sent a second time only on a new connection, only after a kept-alive one turned out
    to be dead before any byte of an answer, and only if nothing was written or the method is
-   idempotent and there is no body (RFC 9110 section 9.2.2).
+   idempotent and there is no body (RFC 9110 section 9.2.2). Dead is one that ends at once: an upstream
+   that thought about a request for longer has got it, and may have done it. Both attempts share `total`.
 """
 
 import asyncio
@@ -26,6 +27,8 @@ from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import Pool
 from apitokenproxy.messages import Origin, Outbound, Reply
 
+STALE_SECONDS = 1.0
+"""Within how long of a request a kept-alive connection that had been dropped already ends."""
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
@@ -58,14 +61,14 @@ class WireForwarder:
         pool = self._pool(outbound.origin, colour)
         first = None if outbound.body is None else await next_of(outbound.body)
         connection, used_before = await pool.acquire(outbound.tenant)
-        total = outbound.origin.timeouts.total
-        ends = None if total is None else time.monotonic() + total
+        total, began = outbound.origin.timeouts.total, time.monotonic()
+        ends = None if total is None else began + total
         try:
             answer = await connection.send(outbound, first, ends)
         except UpstreamFailure as error:
             nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
             harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
-            if not (used_before and nothing_came and harmless):
+            if not (used_before and nothing_came and harmless and time.monotonic() - began < STALE_SECONDS):
                 pool.discard(connection)
                 raise
         except BaseException:
