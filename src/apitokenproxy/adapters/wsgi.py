@@ -3,7 +3,8 @@
 Rules:
 1. `RAW_URI` or `REQUEST_URI` is the target. `PATH_INFO` was decoded by the server; only where there
    is nothing else is it taken, and then whatever decoding could have changed is refused by the guard.
-2. The server calls `close()` on the result, also when the client has left: that ends the exchange.
+2. The server calls `close()` on the result, also when the client has left: that ends the exchange. What
+   the server does not take is ended here.
 3. An answer that breaks off raises out of the iteration, so that the server cuts the connection.
 """
 
@@ -33,9 +34,14 @@ class WsgiApp:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         response = run(self._handler.handle(_request(environ)))
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-        start_response(f"{response.status} {_PHRASES.get(response.status, 'Unknown')}", headers)
-        return _Answer(response)
+        answer = _Answer(response)
+        try:
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+            start_response(f"{response.status} {_PHRASES.get(response.status, 'Unknown')}", headers)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
 
 class _Answer:
