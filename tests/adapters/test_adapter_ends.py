@@ -113,3 +113,15 @@ def test_an_answer_that_the_server_refuses_ends_its_exchange(ends: Ends, way: st
             go(True)
     go(False)
     assert [record.code for record in ends.audit.records] == ["client_gone", "client_gone", ""]
+
+
+@pytest.mark.parametrize("length", ["1" * 5000, "1" * 19, "\u0664"])
+def test_a_length_that_is_no_number_for_all_is_refused(ends: Ends, length: str) -> None:
+    """Under WSGI as elsewhere: bad_framing, with a record, whatever Python makes of so many digits."""
+    statuses: list[str] = []
+    environ = ends.environ(REQUEST_METHOD="POST", CONTENT_LENGTH=length.encode().decode("latin-1"))
+    answer: Any = ends.proxy.wsgi(environ, lambda status, _: statuses.append(status))
+    answer.close()
+    assert statuses == ["400 Bad Request"]
+    assert [record.code for record in ends.audit.records] == ["bad_framing"]
+    assert ends.upstream.requests == []
