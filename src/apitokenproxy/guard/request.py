@@ -29,7 +29,7 @@ class Guard:
     `upstreams` are the known ones by name. `prefix` is the raw path below which they stand, for
     where the host application does not mount the proxy itself. `token_header` (lower case) is a
     header that alone decides who calls when it is there. `trusted_proxies` are the networks whose
-    `X-Forwarded-For` is believed; by default nobody's is.
+    `X-Forwarded-For` is believed, and `unix:` for Unix sockets; by default nobody's is.
 
     Raises ConfigurationError.
     """
