@@ -1,15 +1,19 @@
 """Where a connection may go, and whom TLS believes."""
 
+import asyncio
 import socket
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from hostile import COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, silent, until_end
+from attrs import evolve
+from hostile import BOUND, COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, silent, until_end
 
-from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
+from apitokenproxy._colour import ASYNC
+from apitokenproxy.errors import ConnectTimeout, ForbiddenAddress, UpstreamUnreachable
 from apitokenproxy.forwarders.addresses import check_addresses, is_public
 from apitokenproxy.forwarders.tls import tls_context
 
@@ -105,6 +109,42 @@ def test_the_families_take_turns(colour: Any, monkeypatch: pytest.MonkeyPatch) -
 
     async def scenario(ask: Asker) -> None:
         assert await ask.whole(request(origin(upstream.port, host="two.example"), b"/x")) == (200, b"/x")
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario)
+
+
+@colours
+def test_a_name_server_that_does_not_answer_holds_up_nobody_else(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connect timeout ends the wait for it; one look-up is under way, and the event loop's threads are free."""
+    over, asked = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def found(host: Any, *rest: Any, flags: int = 0, **terms: Any) -> Any:
+        if host == "dead.example" and not flags & socket.AI_NUMERICHOST:
+            asked.append(host)
+            assert over.wait(BOUND)
+        return real("127.0.0.1" if host == "dead.example" and over.is_set() else host, *rest, flags=flags, **terms)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, host="dead.example", seconds={"connect": 0.05})
+
+        async def fails() -> None:
+            with pytest.raises(ConnectTimeout):
+                await ask.whole(request(to))
+
+        if colour is ASYNC:
+            await asyncio.gather(*(fails() for _ in range(50)))
+            await asyncio.wait_for(asyncio.to_thread(int), BOUND / 2)
+        else:
+            await fails()
+            await fails()
+        assert await ask.whole(request(origin(upstream.port), b"/x")) == (200, b"/x")
+        assert asked == ["dead.example"]
+        over.set()
+        assert await ask.whole(request(evolve(to, timeouts=origin(0).timeouts), b"/y")) == (200, b"/y")
 
     with hostile([echo_forever]) as upstream:
         drive(colour, scenario)

@@ -20,6 +20,7 @@ from apitokenproxy._colour import ASYNC, Colour
 from apitokenproxy.errors import PoolFull, PoolTimeout, UpstreamUnreachable
 from apitokenproxy.forwarders.connection import Connection
 from apitokenproxy.forwarders.dial import open_asyncio_stream, open_socket_stream
+from apitokenproxy.forwarders.resolver import Resolver
 from apitokenproxy.forwarders.tls import tls_context
 from apitokenproxy.messages import Origin
 
@@ -38,6 +39,7 @@ class Pool:
     def __init__(self, origin: Origin, colour: Colour) -> None:
         self._origin = origin
         self._colour = colour
+        self._names = Resolver(origin.host, origin.port, colour)
         self._lock = threading.Lock()
         self._idle: deque[tuple[Connection, float]] = deque()
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
@@ -90,8 +92,8 @@ class Pool:
         except OSError as error:
             raise UpstreamUnreachable(f"the TLS settings cannot be loaded: {error.strerror}") from None
         if self._colour is ASYNC:
-            return Connection(await open_asyncio_stream(self._origin, self._tls, self._session))
-        return Connection(open_socket_stream(self._origin, self._tls, self._session))
+            return Connection(await open_asyncio_stream(self._origin, self._names, self._tls, self._session))
+        return Connection(open_socket_stream(self._origin, self._names, self._tls, self._session))
 
     def _take(self, tenant: str) -> "tuple[Connection | None, _Waiter | None]":
         """Take the connection used last, or a free place, or a place in the tenant's queue. Raises PoolFull."""
