@@ -4,13 +4,14 @@ import asyncio
 import concurrent.futures
 import functools
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from apitokenproxy._colour import ASYNC, SYNC, nonblocking, run
+from apitokenproxy._colour import ASYNC, SYNC, nonblocking, run, within
 from apitokenproxy.errors import ConfigurationError, InternalFault
 
 
@@ -170,3 +171,46 @@ def test_waiting_in_vain_leaves_the_future_alone(colour: str) -> None:
     with pytest.raises(TimeoutError):
         wait(colour, future, 0.01)
     assert (future.cancelled(), future.done()) == (False, False)
+
+
+def test_what_does_not_wait_needs_no_timer() -> None:
+    """Not even a time that is over keeps it from its result."""
+
+    async def at_once() -> int:
+        return 1
+
+    async def main() -> int:
+        return await within(at_once(), -1, ends=0)
+
+    assert asyncio.run(main()) == run(within(at_once(), -1)) == 1
+
+
+def test_what_waits_is_given_so_long_and_no_longer() -> None:
+    """It has its result if it comes in time, else it is cancelled; cancellation from outside stays what it is."""
+    ended: list[str] = []
+
+    async def waits(event: asyncio.Event) -> str:
+        try:
+            await asyncio.sleep(0)
+            await event.wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return "came"
+
+    async def main() -> None:
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        for terms in ((0.01,), (None, time.monotonic() + 0.01), (60, time.monotonic() - 1)):
+            with pytest.raises(TimeoutError):
+                await within(waits(event), *terms)
+        task = loop.create_task(within(waits(event), 60))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        loop.call_soon(event.set)
+        assert await within(waits(event), 60) == "came"
+        assert await within(waits(event), None) == "came"
+
+    asyncio.run(main())
+    assert ended == ["cancelled"] * 4

@@ -22,8 +22,9 @@ import concurrent.futures
 import contextlib
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar, cast
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeVar
 
 from apitokenproxy.errors import ConfigurationError, InternalFault
 
@@ -165,10 +166,49 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     raise InternalFault(message)
 
 
+async def within(awaitable: Awaitable[T], seconds: float | None, ends: float | None = None) -> T:
+    """Await at most `seconds`, and not past `ends` (of the monotonic clock). Raises TimeoutError.
+
+    For asyncio alone. A timer is made when it turns out that there is something to wait for, and only then.
+    """
+    steps: Any = awaitable.__await__()
+    try:
+        step = next(steps)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    if ends is not None:
+        left = ends - time.monotonic()
+        seconds = left if seconds is None else min(seconds, left)
+    async with asyncio.timeout(seconds):
+        return await _Begun(steps, step)  # type: ignore[no-any-return]
+
+
+class _Begun:
+    """An awaitable whose first step was taken already: it begins by handing that on."""
+
+    def __init__(self, steps: Any, step: Any) -> None:
+        self._steps = steps
+        self._taken = [step]
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self  # type: ignore[return-value] # it has what `await` uses of a generator
+
+    def __next__(self) -> Any:
+        return self._taken.pop() if self._taken else next(self._steps)
+
+    def throw(self, *error: Any) -> Any:
+        return self._steps.throw(*error)
+
+    def close(self) -> None:
+        self._steps.close()
+
+
 def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:
     async def in_place(*args: Any) -> T:
         result = function(*args)
-        return cast("T", result) if isinstance(result, returns) else _checked(function, result, returns)
+        if isinstance(result, returns):
+            return result  # type: ignore[return-value]
+        return _checked(function, result, returns)
 
     return in_place
 

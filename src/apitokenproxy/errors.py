@@ -29,6 +29,7 @@ audit record and the log, and never sent.
         │   ├── BadMethod           405  method_not_allowed
         │   ├── BodyTooLarge        413  body_too_large
         │   ├── BadBody             400  bad_body
+        │   ├── ClientTooSlow       408  client_too_slow
         │   ├── ClientGone          499  client_gone (never sent: nobody is there to read it)
         │   ├── Unauthenticated     401  unauthenticated
         │   ├── ExchangeRefused     400  token_exchange_refused
@@ -248,6 +249,14 @@ class BadBody(Refused):
     status = 400
     code = "bad_body"
     title = "The body is not one that the credential of this upstream can be put into."
+
+
+class ClientTooSlow(Refused):
+    """The client sent nothing more of its body, or took nothing more of the answer, within the client timeout."""
+
+    status = 408
+    code = "client_too_slow"
+    title = "The client took too long."
 
 
 class ClientGone(Refused):

@@ -85,7 +85,7 @@ class Exchange:
         self.status = reply.status
         headers.append((b"x-request-id", self.id.encode()))
         headers += _own_headers(self.admission, self.caller)
-        return Response(reply.status, headers, reply.body, self.close)
+        return Response(reply.status, headers, reply.body, self.close, reply.ends)
 
     def close(self, outcome: str = "", sent: int = 0) -> None:
         """End the exchange: give back the connection and the limits, write the record. Once."""
@@ -105,27 +105,28 @@ class Exchange:
 
     def _record(self, sent: int) -> AuditRecord:
         operation, caller = self.operation, self.caller
+        # In the order of its fields: names would cost as much again as all the rest of it.
         return AuditRecord(
-            time=self.at,
-            request_id=self.id,
-            peer=operation.address if operation else self.request.peer,
-            method=operation.method.decode() if operation else self.request.method.decode("ascii", "backslashreplace"),
-            upstream=operation.upstream if operation else "",
-            path=operation.path.decode() if operation else _tellable(self.request.target),
-            tenant=caller.tenant if caller else "",
-            subject=caller.subject if caller else "",
-            token_id=caller.token_id if caller else "",
-            generation=caller.generation if caller else 0,
-            derived=caller.derived if caller else "",
-            rule=self.grant.rule if self.grant else "",
-            credential=self.credential.version if self.credential else "",
-            status=self.status,
-            code=self.code,
-            reason=self.reason,
-            sent=self.sent,
-            bytes_in=self.request.meter.seen,
-            bytes_out=sent,
-            seconds=time.monotonic() - self.started,
+            self.at,
+            self.id,
+            operation.address if operation else self.request.peer,
+            operation.method.decode() if operation else self.request.method.decode("ascii", "backslashreplace"),
+            operation.upstream if operation else "",
+            operation.path.decode() if operation else _tellable(self.request.target),
+            caller.tenant if caller else "",
+            caller.subject if caller else "",
+            caller.token_id if caller else "",
+            caller.generation if caller else 0,
+            caller.derived if caller else "",
+            self.grant.rule if self.grant else "",
+            self.credential.version if self.credential else "",
+            self.status,
+            self.code,
+            self.reason,
+            self.sent,
+            self.request.meter.seen,
+            sent,
+            time.monotonic() - self.started,
         )
 
 

@@ -10,7 +10,7 @@ Rules:
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, NoReturn, SupportsIndex, final
+from typing import Any, Final, NoReturn, SupportsIndex, final
 
 from attrs import Factory, define, field, frozen
 
@@ -108,14 +108,23 @@ class Presented:
     address: str = ""
 
 
+CLIENT_SECONDS: Final = 60.0
+"""How long a client is waited for, where no upstream says otherwise."""
+
+
 @final
 class BodyMeter:
-    """Counts the bytes of a request body while it streams and stops it at `limit` (bytes)."""
+    """Counts the bytes of a request body while it streams and stops it at `limit` (bytes).
 
-    __slots__ = ("limit", "seen")
+    `patience` (seconds) is how long the adapter waits for the client: for each part of its body, and until
+    it takes each part of the answer.
+    """
+
+    __slots__ = ("limit", "patience", "seen")
 
     def __init__(self) -> None:
         self.limit: int | None = None
+        self.patience = CLIENT_SECONDS
         self.seen = 0
 
     def count(self, chunk: bytes) -> bytes:
@@ -303,8 +312,9 @@ class Timeouts:
     """Deadlines in seconds, each with an error code of its own.
 
     `pool` for a free connection, `connect` and `tls` to make one, `write` for each part of the request,
-    `first_byte` for the head of the answer to be there, `read` between two parts of its body, and `total`
-    for the whole exchange from the moment it has a connection (None: as long as it goes on).
+    `first_byte` for the head of the answer to be there, `read` between two parts of its body, `client` for
+    the client to send each part of its body and to take each part of the answer, and `total` for the whole
+    exchange from the moment it has a connection (None: as long as it goes on).
     """
 
     pool: float = 5.0
@@ -313,10 +323,11 @@ class Timeouts:
     write: float = 30.0
     first_byte: float = 60.0
     read: float = 60.0
+    client: float = CLIENT_SECONDS
     total: float | None = None
 
 
-@frozen
+@frozen(cache_hash=True)  # pools are found by it
 class Origin:
     """Where to connect, and on which terms.
 
@@ -366,14 +377,15 @@ class Outbound:
 class Reply:
     """The upstream's answer; `body` is bytes when all of it was there with the head.
 
-    `abort` gives up what is not read yet; it is idempotent, plain `def` and never waits, so that it can be
-    called while a task is being cancelled.
+    `ends` (of the monotonic clock) is when its exchange must be over. `abort` gives up what is not read yet;
+    it is idempotent, plain `def` and never waits, so that it can be called while a task is being cancelled.
     """
 
     status: int
     headers: Headers
     body: Body | bytes
     abort: Callable[[], None]
+    ends: float | None = None
 
 
 # --- what goes back -------------------------------------------------------------------------
@@ -383,14 +395,15 @@ class Reply:
 class Response:
     """What the client gets. The adapter streams `body` and calls `finish` exactly once at its end.
 
-    `finish(outcome, sent)` takes how it ended (empty: complete) and the body bytes sent. It is
-    plain `def` and never waits.
+    `ends` (of the monotonic clock) is when that must have been. `finish(outcome, sent)` takes how it ended
+    (empty: complete) and the body bytes sent. It is plain `def` and never waits.
     """
 
     status: int
     headers: Headers
     body: Body | bytes
     finish: Callable[[str, int], None]
+    ends: float | None = None
 
 
 @define

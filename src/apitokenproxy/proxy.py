@@ -70,7 +70,7 @@ class Proxy:
     `token_header` names a header that decides alone when a request carries it. `revocation_bound`
     is how long a revoked token may still work in another process. `store_outage` is how long
     verified tokens go on working when the store does not answer; by default they are refused with
-    503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed.
+    503. `trusted_proxies` are the addresses or networks whose X-Forwarded-For is believed (`"unix:"`: Unix sockets).
     `signing_keys` are secret references: the first signs derived tokens, each verifies them.
     `exchange_lifetime` is how long a token lasts that its holder derived at the token endpoint.
     `secret_providers` adds schemes for secret references to those of docs/secrets.md, or replaces them.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.upstream import Upstream
@@ -36,11 +37,13 @@ def header_name(name: str | None) -> bytes | None:
     return name.lower().encode()
 
 
-def network(address: str) -> IPv4Network | IPv6Network:
-    """Return an address as a network of one, or a network. Raises ConfigurationError."""
+def network(address: str) -> IPv4Network | IPv6Network | Literal["unix:"]:
+    """Return an address as a network of one, or a network, or `unix:` as it is. Raises ConfigurationError."""
+    if address == "unix:":
+        return "unix:"
     try:
         return ip_network(address)
     except ValueError:
         raise ConfigurationError(
-            f"trusted_proxies: {address!r} is not an address or network, as 10.0.0.0/8 is"
+            f"trusted_proxies: {address!r} is not an address or network, as 10.0.0.0/8 is, nor unix:"
         ) from None

@@ -119,7 +119,7 @@ def test_an_audit_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, up
 SETTINGS = {
     "prefix = 'proxy'": "prefix 'proxy' must begin with a slash, as /proxy does",
     "token_header = 'a b'": "token_header 'a b' is not a header name; use letters, digits and hyphens",
-    "trusted_proxies = ['x']": "trusted_proxies: 'x' is not an address or network, as 10.0.0.0/8 is",
+    "trusted_proxies = ['x']": "trusted_proxies: 'x' is not an address or network, as 10.0.0.0/8 is, nor unix:",
 }
 
 

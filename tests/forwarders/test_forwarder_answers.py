@@ -84,6 +84,35 @@ class TestPoisoning:
             assert upstream.connections == 2
 
 
+@colours
+@pytest.mark.parametrize(
+    ("method", "first", "connections"),
+    [
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(POISON), 2),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 2),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\n\r\n", 2),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1),
+        (b"HEAD", NO_BODY, 1),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(POISON), 2),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", 2),
+        (b"GET", NOT_MODIFIED, 2),
+        (b"GET", NO_BODY, 1),
+    ],
+)
+def test_a_body_that_comes_after_all_is_nobodys(colour: Any, method: bytes, first: bytes, connections: int) -> None:
+    """Where a head promises a body that must not follow, the connection is not used again: it may follow late."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        assert (await ask.whole(request(to, b"/first", method)))[1] == b""
+        assert await ask.whole(request(to, b"/second")) == (200, b"/second")
+
+    late = [head, send(POISON)] if connections == 2 else [echo_forever]
+    with hostile([head, send(first), *late], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert upstream.connections == connections
+
+
 def test_an_answer_that_arrives_while_a_connection_is_handed_over_is_nobodys() -> None:
     """Whoever waited for the connection gets a new one instead, and its own answer."""
     rest, go, sent = threading.Event(), threading.Event(), threading.Event()
@@ -112,7 +141,7 @@ def forward_pool(ask: Asker, to: Any) -> Any:
 
 
 def _readable(pool: Any) -> Any:
-    return lambda: not pool._idle[-1][0].is_quiet()
+    return lambda: not pool._idle or not pool._idle[-1][0].is_silent()
 
 
 @colours

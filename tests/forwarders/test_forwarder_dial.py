@@ -1,15 +1,19 @@
 """Where a connection may go, and whom TLS believes."""
 
+import asyncio
 import socket
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from hostile import COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, silent, until_end
+from attrs import evolve
+from hostile import BOUND, COLOURS, Asker, drive, echo_forever, hostile, origin, request, send, silent, until_end
 
-from apitokenproxy.errors import ForbiddenAddress, UpstreamUnreachable
+from apitokenproxy._colour import ASYNC
+from apitokenproxy.errors import ConnectTimeout, ForbiddenAddress, UpstreamUnreachable
 from apitokenproxy.forwarders.addresses import check_addresses, is_public
 from apitokenproxy.forwarders.tls import tls_context
 
@@ -29,6 +33,9 @@ NOT_PUBLIC = {
     "teredo": ["2001::1", "2001:0:4136:e378::1"],
     "nat64": ["64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::8.8.8.8"],
     "v4-mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:100.64.0.1", "::ffff:169.254.169.254"],
+    "v4-translated": ["::ffff:0:127.0.0.1", "::ffff:0:8.8.8.8"],
+    "not given out": ["100:0:0:1::1", "200::1", "1fff::1", "4000::1", "a000::1", "e000::1"],
+    "of the platform": ["168.63.129.16", "::ffff:168.63.129.16"],
     "v4-compatible": ["::127.0.0.1", "::8.8.8.8"],
     "unique-local": ["fc00::1", "fd12:3456::1"],
     "site-local": ["fec0::1"],
@@ -102,6 +109,42 @@ def test_the_families_take_turns(colour: Any, monkeypatch: pytest.MonkeyPatch) -
 
     async def scenario(ask: Asker) -> None:
         assert await ask.whole(request(origin(upstream.port, host="two.example"), b"/x")) == (200, b"/x")
+
+    with hostile([echo_forever]) as upstream:
+        drive(colour, scenario)
+
+
+@colours
+def test_a_name_server_that_does_not_answer_holds_up_nobody_else(colour: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connect timeout ends the wait for it; one look-up is under way, and the event loop's threads are free."""
+    over, asked = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def found(host: Any, *rest: Any, flags: int = 0, **terms: Any) -> Any:
+        if host == "dead.example" and not flags & socket.AI_NUMERICHOST:
+            asked.append(host)
+            assert over.wait(BOUND)
+        return real("127.0.0.1" if host == "dead.example" and over.is_set() else host, *rest, flags=flags, **terms)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, host="dead.example", seconds={"connect": 0.05})
+
+        async def fails() -> None:
+            with pytest.raises(ConnectTimeout):
+                await ask.whole(request(to))
+
+        if colour is ASYNC:
+            await asyncio.gather(*(fails() for _ in range(50)))
+            await asyncio.wait_for(asyncio.to_thread(int), BOUND / 2)
+        else:
+            await fails()
+            await fails()
+        assert await ask.whole(request(origin(upstream.port), b"/x")) == (200, b"/x")
+        assert asked == ["dead.example"]
+        over.set()
+        assert await ask.whole(request(evolve(to, timeouts=origin(0).timeouts), b"/y")) == (200, b"/y")
 
     with hostile([echo_forever]) as upstream:
         drive(colour, scenario)

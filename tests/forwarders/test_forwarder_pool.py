@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hostile import (
     BOUND,
     COLOURS,
@@ -50,8 +51,10 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders import pool as pool_module
+from apitokenproxy.forwarders import wire as wire_module
 from apitokenproxy.forwarders.asyncio_stream import HIGH_WATER
 from apitokenproxy.forwarders.wire import WireForwarder
+from loopback import wait_until
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 
@@ -100,6 +103,40 @@ def test_what_may_have_had_an_effect_is_never_sent_again(colour: Any, method: by
     with hostile([head, echo_target, head, body(size)], [echo_forever]) as upstream:
         drive(colour, scenario)
         assert [received.split(b" ")[1] for _, received in upstream.requests if b"HTTP" in received] == [b"/1", b"/2"]
+
+
+@colours
+def test_a_request_that_an_upstream_thought_about_is_not_sent_again(
+    colour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that ends long after a request was no stale one: the upstream has it."""
+    monkeypatch.setattr(wire_module, "STALE_SECONDS", 0.0)
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(UpstreamFailure):
+            await ask.whole(request(to, b"/2", b"DELETE"))
+
+    with hostile([head, echo_target, head], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2"]
+
+
+@colours
+def test_both_attempts_share_the_total_timeout(colour: Any) -> None:
+    """What the first one used is not given to the second."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, seconds={"total": 0.5})
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(TotalTimeout):
+            await ask.whole(request(to, b"/2"))
+
+    slow = pause(0.3)
+    with hostile([head, echo_target, head, slow], [head, slow, echo_target]) as upstream:
+        drive(colour, scenario)
+        assert upstream.targets() == [b"/1", b"/2", b"/2"]
 
 
 @colours
@@ -290,6 +327,105 @@ def test_only_so_many_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
     with hostile([head, slow, until_end], [echo_forever]) as upstream:
         drive(ASYNC, scenario)
+
+
+@colours
+def test_no_connection_is_taken_before_the_body_has_begun(colour: Any) -> None:
+    """While the first chunk is waited for, the one connection is there for another request."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, max_connections=1, seconds={"pool": 0.05})
+
+        def blocking() -> Any:
+            yield run(ask.whole(request(to, b"/meanwhile")))[1]
+
+        async def waiting() -> Any:
+            yield (await ask.whole(request(to, b"/meanwhile")))[1]
+
+        content = blocking() if colour is SYNC else waiting()
+        assert await ask.whole(request(to, b"/x", b"POST", content=content, length=10)) == (200, b"ok")
+
+    scripts = [head, echo_target, head, body(10), send(answer(b"ok"))]
+    with hostile(scripts) as upstream:
+        drive(colour, scenario)
+        assert upstream.requests[-1][1] == b"/meanwhile"
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled meanwhile"])
+def test_whoever_fills_the_queue_gives_way_to_others(monkeypatch: pytest.MonkeyPatch, cancelled: bool) -> None:
+    """The newest of the tenant with most waiting is refused; tenants with as few each are not traded for one."""
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 4)
+
+    async def scenario(ask: Asker) -> list[Any]:
+        to = origin(upstream.port, max_connections=1)
+        held = await ask.forward(request(to, tenant="greedy"))
+        tasks = []
+        for tenant in ["greedy"] * 4 + ["a", "b", "c", "d"]:
+            outbound = request(to, b"/" + tenant.encode(), tenant=tenant)
+            tasks.append(asyncio.create_task(ask.whole(outbound)))
+            await asyncio.sleep(0)
+            if tenant == "a" and cancelled:
+                tasks[3].cancel()
+        held.abort()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    slow = send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+    with hostile([head, slow, until_end], [echo_forever]) as upstream:
+        answers = drive(ASYNC, scenario)
+    kinds = [entry if isinstance(entry, tuple) else type(entry) for entry in answers]
+    newest = asyncio.CancelledError if cancelled else PoolFull
+    assert kinds[:4] == [(200, b"/greedy"), PoolFull, PoolFull, newest]
+    assert kinds[4:] == [(200, b"/a"), (200, b"/b"), (200, b"/c"), PoolFull]  # four tenants with one each
+
+
+def test_a_thread_that_waits_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where waiting blocks."""
+    monkeypatch.setattr(pool_module, "MAX_WAITING", 2)
+    forwarder = WireForwarder()
+    with (
+        hostile([head, send(answer(b"ok")[:-1]), until_end], [echo_forever]) as upstream,
+        ThreadPoolExecutor(3) as threads,
+    ):
+        ask = Asker(SYNC, forwarder.bind(SYNC))
+        to = origin(upstream.port, max_connections=1)
+        held = run(ask.forward(request(to, tenant="greedy")))
+        pool = forwarder._pools[None][to]
+        greedy = []
+        for number in (1, 2):
+            greedy.append(threads.submit(run, ask.whole(request(to, b"/greedy", tenant="greedy"))))
+            wait_until(lambda number=number: pool._waiting == number)
+        other = threads.submit(run, ask.whole(request(to, b"/other", tenant="other")))
+        assert isinstance(greedy[1].exception(BOUND), PoolFull)
+        wait_until(lambda: len(pool._queues) == 2)
+        held.abort()
+        assert greedy[0].result(BOUND) == (200, b"/greedy")
+        assert other.result(BOUND) == (200, b"/other")
+        assert (pool._waiting, len(pool._queues)) == (0, 0)
+        forwarder.close()
+
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+@pytest.mark.parametrize("surplus", [send(answer(b"poison")), reset], ids=["surplus", "reset"])
+def test_what_an_event_loop_has_not_read_yet_is_seen_before_reuse(new_loop: Any, surplus: Any) -> None:
+    """The host held up its loop while more came on a kept connection: the next request goes over another."""
+    read, sent = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        forwarder = WireForwarder()
+        ask, to = Asker(ASYNC, forwarder.bind(ASYNC)), origin(upstream.port)
+        assert await ask.whole(request(to, b"/1")) == (200, b"/1")
+        read.set()
+        assert sent.wait(BOUND)  # this is what holds up the loop
+        assert await ask.whole(request(to, b"/2", b"POST")) == (200, b"/2")
+        await forwarder.aclose()
+
+    with hostile([head, echo_target, wait(read), surplus, tell(sent), until_end], [echo_forever]) as upstream:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(main())
+        assert [number for number, _ in upstream.requests] == [0, 1]
 
 
 @colours

@@ -9,9 +9,22 @@ from typing import Any
 
 import pytest
 import trustme
-from hostile import COLOURS, Asker, Conversation, answer, drive, echo_forever, head, hostile, origin, request, send
+from hostile import (
+    COLOURS,
+    Asker,
+    Conversation,
+    answer,
+    drive,
+    echo_forever,
+    head,
+    hostile,
+    origin,
+    request,
+    send,
+    wait,
+)
 
-from apitokenproxy.errors import UpstreamFailure, UpstreamUnreachable
+from apitokenproxy.errors import UpstreamFailure, UpstreamUnreachable, WriteTimeout
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 
@@ -110,6 +123,44 @@ def test_a_new_connection_resumes_the_session(
     with hostile(script, tls=tls) as upstream:
         drive(colour, scenario)
     assert resumed == [False, True]
+
+
+CHUNKS = [b"x" * 2**20] * 64
+"""More than sockets have room for."""
+
+
+@colours
+def test_an_upstream_that_reads_nothing_is_a_write_timeout(colour: Any, authority: trustme.CA, ca: str) -> None:
+    """The session tickets that it sent after the handshake are no early answer."""
+    over = threading.Event()
+
+    async def scenario(ask: Asker) -> None:
+        seconds = {"write": 0.1, "first_byte": 0.1}
+        to = origin(upstream.port, host="localhost", scheme="https", ca=ca, seconds=seconds)
+        with pytest.raises(WriteTimeout):
+            await ask.whole(request(to, method=b"POST", content=ask.source(*CHUNKS), length=None))
+        over.set()
+
+    with hostile([head, wait(over)], tls=server_context(authority)) as upstream:
+        drive(colour, scenario)
+
+
+@colours
+def test_an_early_answer_is_read_in_spite_of_a_body_that_does_not_fit(
+    colour: Any, authority: trustme.CA, ca: str
+) -> None:
+    """An upstream that answers and reads no further is understood."""
+    over = threading.Event()
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, host="localhost", scheme="https", ca=ca, seconds={"write": 0.2})
+        outbound = request(to, method=b"POST", content=ask.source(*CHUNKS), length=None)
+        assert await ask.whole(outbound) == (413, b"too much")
+        over.set()
+
+    early = [head, send(answer(b"too much", b"413 Content Too Large")), wait(over)]
+    with hostile(early, tls=server_context(authority)) as upstream:
+        drive(colour, scenario)
 
 
 @colours

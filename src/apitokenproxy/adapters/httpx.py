@@ -115,9 +115,13 @@ class _AsyncAnswer(_Answer):
 
 
 def _answer(kind: Any, base: str, response: Response, request: httpx.Request) -> httpx.Response:
-    package: Any = _package(request)
-    stream = _stream_class(kind, getattr(package, base))(response, request)
-    answer: httpx.Response = package.Response(response.status, headers=response.headers, stream=stream)
+    try:
+        package: Any = _package(request)
+        stream = _stream_class(kind, getattr(package, base))(response, request)
+        answer: httpx.Response = package.Response(response.status, headers=response.headers, stream=stream)
+    except BaseException:
+        response.finish(ClientGone.code, 0)
+        raise
     return answer
 
 

@@ -3,7 +3,8 @@
 Rules:
 1. `RAW_URI` or `REQUEST_URI` is the target. `PATH_INFO` was decoded by the server; only where there
    is nothing else is it taken, and then whatever decoding could have changed is refused by the guard.
-2. The server calls `close()` on the result, also when the client has left: that ends the exchange.
+2. The server calls `close()` on the result, also when the client has left: that ends the exchange. What
+   the server does not take is ended here.
 3. An answer that breaks off raises out of the iteration, so that the server cuts the connection.
 """
 
@@ -21,6 +22,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 _CHUNK = 65536
+_MOST_DIGITS = 18
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -33,9 +35,14 @@ class WsgiApp:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         response = run(self._handler.handle(_request(environ)))
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
-        start_response(f"{response.status} {_PHRASES.get(response.status, 'Unknown')}", headers)
-        return _Answer(response)
+        answer = _Answer(response)
+        try:
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers]
+            start_response(f"{response.status} {_PHRASES.get(response.status, 'Unknown')}", headers)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
 
 
 class _Answer:
@@ -103,7 +110,9 @@ def _request(environ: Environ) -> Request:
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     body = None
     if chunked or length not in {"", "0"}:
-        body = _Body(environ, int(length) if length.isdecimal() and not chunked else None)
+        # What is longer, or no plain number, the guard refuses: the body is never read.
+        stated = length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS
+        body = _Body(environ, int(length) if stated and not chunked else None)
     return Request(
         method=environ["REQUEST_METHOD"].encode("latin-1"),
         target=_target(environ),

@@ -1,6 +1,7 @@
 """Bytes to and from an upstream under asyncio."""
 
 import asyncio
+import select
 import ssl
 from typing import cast
 
@@ -20,6 +21,7 @@ class AsyncioStream(asyncio.Protocol):
     def __init__(self, tls: TlsBytes | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._poll = select.poll()
         self._tls = tls
         self._chunks: list[bytes] = []
         self._size = 0
@@ -36,6 +38,7 @@ class AsyncioStream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket"), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Keep what arrives, and ask for a pause above the high-water mark."""
@@ -128,31 +131,34 @@ class AsyncioStream(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def write(self, data: bytes, timeout: float) -> None:
-        """Send, waiting at most `timeout` seconds until there is room. Raises TimeoutError, OSError."""
+    def write(self, data: bytes, _timeout: float) -> bool:
+        """Send, or keep to be sent; True when there is no more room for now. Raises OSError."""
         if self._transport is None or self._transport.is_closing():
             raise ConnectionError("closed")
         if self._tls is not None:
             self._tls.say(data)
             data = self._tls.to_send()
         self._transport.write(data)
-        if self._full:
-            deadline = self._loop.time() + timeout
-            while self._full:
-                if self._ended:
-                    raise ConnectionError("closed")
-                await self._wait(deadline)
+        return self._full
 
-    async def _wait(self, deadline: float) -> None:
-        """Wait until something happens. Raises TimeoutError."""
-        self._waiter = self._loop.create_future()
+    async def wait_for_room(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until more can be sent. Raises TimeoutError, OSError."""
+        deadline = self._loop.time() + timeout
+        while self._full:
+            if self._ended:
+                raise ConnectionError("closed")
+            await self._wait(deadline)
+
+    def _wait(self, deadline: float) -> asyncio.Future[None]:
+        """Return what is done when something happens. It raises TimeoutError."""
+        self._waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         if self._timer is None:
             self._timer = self._loop.call_at(deadline, self._ring)
         elif self._timer.when() > deadline:
             self._timer.cancel()
             self._timer = self._loop.call_at(deadline, self._ring)
-        await self._waiter
+        return waiter
 
     def _ring(self) -> None:
         self._timer = None
@@ -164,8 +170,12 @@ class AsyncioStream(asyncio.Protocol):
             self._waiter.set_exception(TimeoutError())
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived, not even the end."""
+        """Tell whether nothing has arrived, as far as this event loop has come to read it, not even the end."""
         return not self._chunks and not self._ended
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived, not even the end, and nothing waits in the socket either."""
+        return not self._chunks and not self._ended and not self._poll.poll(0)
 
     def abort(self) -> None:
         """Close at once, without waiting."""

@@ -2,15 +2,18 @@
 
 Rules:
 1. A connection is used again only if it is proven clean: both sides done by their own framing, not a
-   byte left over, nothing arrived since. A surplus byte would be the next caller's answer.
+   byte left over, nothing arrived since. A surplus byte would be the next caller's answer. So at the last
+   moment before it is used again the socket itself is looked into: an event loop that was held up has not
+   read yet what waits there.
 2. Errors of sockets and TLS become ours here, and lose their text: it can hold header values.
 """
 
-import contextlib
 import ssl
 import time
+from collections.abc import AsyncIterator
 from typing import Protocol
 
+from apitokenproxy._colour import within
 from apitokenproxy.errors import (
     FirstByteTimeout,
     ReadTimeout,
@@ -20,7 +23,7 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders.http1 import Answer, Malformed, RequestBody, request_head
-from apitokenproxy.messages import Outbound
+from apitokenproxy.messages import Body, Outbound
 
 
 class Stream(Protocol):
@@ -33,14 +36,28 @@ class Stream(Protocol):
     async def read(self, timeout: float) -> bytes:
         """Return what has arrived; empty at the end. Raises TimeoutError, OSError."""
 
-    async def write(self, data: bytes, timeout: float) -> None:
-        """Send. Raises TimeoutError, OSError."""
+    def write(self, data: bytes, timeout: float) -> bool:
+        """Send; True when there is no more room for now. Raises TimeoutError, OSError."""
+
+    async def wait_for_room(self, timeout: float) -> None:
+        """Wait until more can be sent. Raises TimeoutError, OSError."""
 
     def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived, not even the end."""
+        """Tell whether nothing has arrived, as far as is known, not even the end."""
+
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived, not even the end, and nothing waits in the socket: a system call."""
 
     def abort(self) -> None:
         """Close at once, without waiting."""
+
+
+async def next_of(body: Body) -> bytes | None:
+    """Return the next chunk of a request's body of either colour, None at its end. Raises what the body raises."""
+    try:
+        return await anext(body) if isinstance(body, AsyncIterator) else next(body)
+    except (StopIteration, StopAsyncIteration):
+        return None
 
 
 class _Broken(Exception):
@@ -60,22 +77,29 @@ class Connection:
         self.wrote = False
         self.received = False
 
-    async def send(self, outbound: Outbound) -> Answer:
+    async def send(self, outbound: Outbound, first: bytes | None, ends: float | None) -> Answer:
         """Send a request and return its answer, of which the head is read.
 
-        Raises UpstreamFailure, BadFraming, BadHeader.
+        `first` is what was taken of the body already, None when there is no more; all must be over when
+        the monotonic clock says `ends`. Raises UpstreamFailure, BadFraming, BadHeader, and what the body raises.
         """
         timeouts = outbound.origin.timeouts
         self.wrote = self.received = self._sent = False
         self._idle = timeouts.read
-        self._end = None if timeouts.total is None else time.monotonic() + timeouts.total
+        self._end = ends
         answer = self._answer = Answer(outbound.method)
-        with contextlib.suppress(_Broken):  # the upstream may have answered before it closed
-            await self._send_body(outbound, timeouts.write)
+        body = outbound.body
+        try:
+            if body is None:
+                await self._write(request_head(outbound) + RequestBody(outbound.length).end(), timeouts.write)
+            else:
+                await self._send_body(outbound, body, first, timeouts.write)
             self._sent = True
+        except _Broken:
+            pass  # the upstream may have answered before it closed
         if not self.wrote:
             raise UpstreamFailure("the connection broke while sending")
-        # The bytes get no name: a traceback that shows local values must not show an answer.
+        # The bytes get no name: a traceback that shows local values must not show a credential or an answer.
         try:
             if not answer.read_head(await self._read(timeouts.first_byte, FirstByteTimeout)):
                 end = time.monotonic() + timeouts.first_byte
@@ -85,20 +109,22 @@ class Connection:
             raise UpstreamFailure(str(error)) from None
         return answer
 
-    async def _send_body(self, outbound: Outbound, timeout: float) -> None:
+    async def _send_body(self, outbound: Outbound, body: Body, chunk: bytes | None, timeout: float) -> None:
         """Send head and body, the head with the first chunk."""
-        body, framed, data = outbound.body, RequestBody(outbound.length), request_head(outbound)
-        if body is None:
-            pass
-        elif hasattr(body, "__aiter__"):
-            async for chunk in body:
-                await self._write(data + framed.frame(chunk), timeout, taken=True)
-                data = b""
-        else:
-            for chunk in body:
-                await self._write(data + framed.frame(chunk), timeout, taken=True)
-                data = b""
+        framed, data = RequestBody(outbound.length), request_head(outbound)
+        while chunk is not None:
+            await self._write(data + framed.frame(chunk), timeout, taken=True)
+            data = b""
+            chunk = await self._next_of(body)
         await self._write(data + framed.end(), timeout)
+
+    async def _next_of(self, body: Body) -> bytes | None:
+        if self._end is None or not isinstance(body, AsyncIterator):
+            return await next_of(body)
+        try:
+            return await within(next_of(body), None, self._end)
+        except TimeoutError:
+            raise TotalTimeout("the client was still sending when the total timeout was over") from None
 
     async def next_chunk(self) -> bytes:
         """Return the next bytes of the answer's body, empty at its end. Raises UpstreamFailure."""
@@ -117,7 +143,8 @@ class Connection:
         if not data:
             return
         try:
-            await self._stream.write(data, self._within(timeout))
+            if self._stream.write(data, self._within(timeout)):
+                await self._stream.wait_for_room(self._within(timeout))
             self.wrote = True
         except TimeoutError:
             if not self._stream.is_quiet():  # it has answered instead of reading on
@@ -165,9 +192,9 @@ class Connection:
         self._told = True
         return self._stream.session
 
-    def is_quiet(self) -> bool:
-        """Tell whether nothing has arrived since the last answer."""
-        return self._stream.is_quiet()
+    def is_silent(self) -> bool:
+        """Tell whether nothing has arrived since the last answer: asked just before the next request."""
+        return self._stream.is_silent()
 
     def abort(self) -> None:
         """Close at once, without waiting."""

@@ -20,9 +20,11 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+from apitokenproxy._colour import run
 from apitokenproxy.errors import ConnectTimeout, TlsTimeout, UpstreamUnreachable
 from apitokenproxy.forwarders.addresses import check_addresses
 from apitokenproxy.forwarders.asyncio_stream import AsyncioStream
+from apitokenproxy.forwarders.resolver import Resolver
 from apitokenproxy.forwarders.socket_stream import SocketStream
 from apitokenproxy.forwarders.tls import TlsBytes
 from apitokenproxy.messages import Origin
@@ -32,13 +34,12 @@ _HEAD_START = 0.25
 
 
 async def open_asyncio_stream(
-    origin: Origin, context: ssl.SSLContext | None, session: ssl.SSLSession | None
+    origin: Origin, names: Resolver, context: ssl.SSLContext | None, session: ssl.SSLSession | None
 ) -> AsyncioStream:
     """Connect under asyncio. Raises UpstreamFailure."""
-    loop = asyncio.get_running_loop()
     with _connecting(origin):
         async with asyncio.timeout(origin.timeouts.connect):
-            found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            found = await names.look_up(origin.timeouts.connect)
             stream = await _first_stream(_judged(found, origin), origin, context, session)
     try:
         with _shaking_hands(origin):
@@ -76,11 +77,13 @@ async def _first_stream(addresses: list[str], origin: Origin, context: Any, sess
     raise failure
 
 
-def open_socket_stream(origin: Origin, context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> SocketStream:
+def open_socket_stream(
+    origin: Origin, names: Resolver, context: ssl.SSLContext | None, session: ssl.SSLSession | None
+) -> SocketStream:
     """Connect, blocking. Raises UpstreamFailure."""
     with _connecting(origin):
         deadline = time.monotonic() + origin.timeouts.connect
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        found = run(names.look_up(origin.timeouts.connect))
         connected = _first_socket(_judged(found, origin), origin.port, deadline)
     try:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

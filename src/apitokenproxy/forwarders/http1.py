@@ -4,8 +4,12 @@ Rules:
 1. An answer is understood one way or refused: no bare newline, no folded line, no second length, no
    length beside a transfer coding, nothing that another reader could take for something else.
 2. Framing fields are only ever written here, from the length that the guard read.
-3. What is counted is bounded: a head, its fields, interim answers, a chunk's line, trailers.
-4. Errors say what is wrong and quote nothing: what an upstream sends may hold the credential. So do the
+3. After an answer without a body the connection is used again only if nothing in its head promises one:
+   a 204 or 304 with a length or chunked, and an answer to HEAD whose GET would have a body, may be
+   followed by that body after all, however late, and it would be the next caller's answer. HEAD with a
+   length is legal and common; it costs a connection each time.
+4. What is counted is bounded: a head, its fields, interim answers, a chunk's line, trailers.
+5. Errors say what is wrong and quote nothing: what an upstream sends may hold the credential. So do the
    local variables here, which is why `Malformed` must not leave the connection: it would take them along.
 """
 
@@ -164,7 +168,8 @@ class Answer:
     def _read_framing(self, head: bytes) -> None:
         """Find out where the body ends (RFC 9112, section 6.3)."""
         lower = head.lower()
-        length, coding = _only(lower, b"\r\ncontent-length:"), _only(lower, b"\r\ntransfer-encoding:")
+        length = _only(lower, b"\r\ncontent-length:")
+        coding = _only(lower, b"\r\ntransfer-encoding:", b" ")  # some readers take a tab for part of the coding
         if length is not None and (not length.isdigit() or len(length) > _MAX_DIGITS):
             raise Malformed("the Content-Length of the answer is malformed")
         if coding is not None and (coding != b"chunked" or length is not None or not self._keep_alive):
@@ -174,8 +179,12 @@ class Answer:
             self._keep_alive = lower.find(b"close", at, lower.find(b"\r\n", at + 2)) == -1
             at = lower.find(b"\r\nconnection:", at + 2)
         left = int(length or 0)
-        if self.status in (_NO_CONTENT, _NOT_MODIFIED) or self._method == b"HEAD" or (length and not left):
+        if length is not None and not left:
             self._end(surplus=False)
+        elif self.status in (_NO_CONTENT, _NOT_MODIFIED):
+            self._end(surplus=length is not None or coding is not None)
+        elif self._method == b"HEAD":
+            self._end(surplus=True)
         elif coding is not None:
             self._reader = Answer._chunked
         elif length is not None:
@@ -195,6 +204,7 @@ class Answer:
         return self.complete
 
     def _end(self, *, surplus: bool) -> None:
+        """End the answer. `surplus`: there is more on the connection than the answer, or may come."""
         self.complete = True
         self.reusable = self._keep_alive and not surplus
 
@@ -261,11 +271,11 @@ class Answer:
         return b""
 
 
-def _only(lower: bytes, name: bytes) -> bytes | None:
+def _only(lower: bytes, name: bytes, blanks: bytes = b" \t") -> bytes | None:
     """Return the value of the one field of a head that has this name."""
     at = lower.find(name)
     if at == -1:
         return None
     if lower.find(name, at + 2) != -1:
         raise Malformed("a field of the answer that says how long it is stands there twice")
-    return lower[at + len(name) : lower.find(b"\r\n", at + 2)].strip(b" \t")
+    return lower[at + len(name) : lower.find(b"\r\n", at + 2)].strip(blanks)

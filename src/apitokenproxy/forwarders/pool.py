@@ -4,9 +4,12 @@ Rules:
 1. A place in the pool is held from `acquire` until `release` or `discard`, and given back once.
 2. A place that becomes free goes to the tenants in turn, and within one to whoever has waited longest:
    one that asks a thousand times at once delays another by one request.
-3. A pool belongs to one process, and under asyncio to one event loop.
+3. So many may wait, and no more. When one more comes, the tenant with the most of them gives way with its
+   newest: one that fills all the places keeps nobody else out.
+4. A pool belongs to one process, and under asyncio to one event loop.
 """
 
+import contextlib
 import ssl
 import threading
 import time
@@ -17,13 +20,14 @@ from apitokenproxy._colour import ASYNC, Colour
 from apitokenproxy.errors import PoolFull, PoolTimeout, UpstreamUnreachable
 from apitokenproxy.forwarders.connection import Connection
 from apitokenproxy.forwarders.dial import open_asyncio_stream, open_socket_stream
+from apitokenproxy.forwarders.resolver import Resolver
 from apitokenproxy.forwarders.tls import tls_context
 from apitokenproxy.messages import Origin
 
 IDLE_SECONDS = 30.0
 """How long a connection is kept that nobody uses."""
 MAX_WAITING = 1000
-"""Requests that may wait for a connection; the next one is refused at once."""
+"""Requests that may wait for a connection; when one more comes, one is refused at once."""
 
 
 _Waiter = Future[Connection | None]
@@ -35,6 +39,7 @@ class Pool:
     def __init__(self, origin: Origin, colour: Colour) -> None:
         self._origin = origin
         self._colour = colour
+        self._names = Resolver(origin.host, origin.port, colour)
         self._lock = threading.Lock()
         self._idle: deque[tuple[Connection, float]] = deque()
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
@@ -51,7 +56,7 @@ class Pool:
             connection = await self._wait(waiter, tenant)
         if connection is None:
             return await self._new(), False
-        if waiter is None or connection.is_quiet():  # something may have arrived while it was handed over
+        if waiter is None or connection.is_silent():  # something may have arrived while it was handed over
             return connection, True
         return await self.replace(connection), False
 
@@ -87,8 +92,8 @@ class Pool:
         except OSError as error:
             raise UpstreamUnreachable(f"the TLS settings cannot be loaded: {error.strerror}") from None
         if self._colour is ASYNC:
-            return Connection(await open_asyncio_stream(self._origin, self._tls, self._session))
-        return Connection(open_socket_stream(self._origin, self._tls, self._session))
+            return Connection(await open_asyncio_stream(self._origin, self._names, self._tls, self._session))
+        return Connection(open_socket_stream(self._origin, self._names, self._tls, self._session))
 
     def _take(self, tenant: str) -> "tuple[Connection | None, _Waiter | None]":
         """Take the connection used last, or a free place, or a place in the tenant's queue. Raises PoolFull."""
@@ -96,7 +101,7 @@ class Pool:
         with self._lock:
             while self._idle:
                 connection, since = self._idle.pop()
-                if now - since < IDLE_SECONDS and connection.is_quiet():
+                if now - since < IDLE_SECONDS and connection.is_silent():
                     return connection, None
                 self._open -= 1
                 connection.abort()
@@ -104,16 +109,29 @@ class Pool:
                 self._open += 1
                 return None, None
             if self._waiting >= MAX_WAITING:
-                raise PoolFull(f"{self._waiting} requests wait for a connection already")
+                self._make_room(tenant)
             waiter: _Waiter = Future()
             self._queues.setdefault(tenant, deque()).append(waiter)
             self._waiting += 1
             return None, waiter
 
+    def _make_room(self, tenant: str) -> None:
+        """Refuse the newest of the tenant that has most waiting. Raises PoolFull when that is the one that asks."""
+        greediest = max(self._queues, key=lambda name: len(self._queues[name]))
+        full = PoolFull(f"{self._waiting} requests wait for a connection already, most of them of this tenant")
+        if len(self._queues[greediest]) <= len(self._queues.get(tenant, ())) + 1:
+            raise full
+        newest = self._queues[greediest].pop()
+        self._waiting -= 1
+        with contextlib.suppress(InvalidStateError):  # it had given up waiting
+            newest.set_exception(full)
+
     async def _wait(self, waiter: _Waiter, tenant: str) -> Connection | None:
         seconds = self._origin.timeouts.pool
         try:
             return await self._colour.wait(waiter, seconds)
+        except PoolFull:
+            raise
         except TimeoutError:
             if not waiter.cancel():  # it came at the last moment
                 return waiter.result()
@@ -122,7 +140,7 @@ class Pool:
         except BaseException:
             if waiter.cancel():
                 self._forget(waiter, tenant)
-            else:
+            elif waiter.exception() is None:
                 self._hand_over(waiter.result())
             raise
 

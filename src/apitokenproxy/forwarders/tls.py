@@ -73,12 +73,16 @@ class TlsBytes:
         return self._said() if self.established else b""
 
     def _said(self) -> bytes:
-        said = []
+        said, more = [], not self.ended
         try:
-            # To be told by an exception that there is no more costs as much as decrypting a record.
-            while not self.ended and (self._received.pending or self._object.pending()):
-                said.append(self._object.read(_READ))
-                self.ended = not said[-1]
+            # To be told by an exception that there is no more costs as much as decrypting a record. Something
+            # of one can be left only where as much came as was asked for.
+            while more:
+                chunk = self._object.read(_READ)
+                said.append(chunk)
+                self.ended = not chunk
+                partly = len(chunk) == _READ and self._object.pending()
+                more = bool(chunk and (self._received.pending or partly))
         except ssl.SSLWantReadError:
             pass
         return said[0] if len(said) == 1 else b"".join(said)

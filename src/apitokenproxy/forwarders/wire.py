@@ -4,26 +4,31 @@ Written once for both colours: all that differs is how a stream is opened and ho
 waits. Under SYNC nothing here suspends.
 
 Rules:
-1. A connection is held until the body's end or `abort`, and given back once.
+1. A connection is held until the body's end or `abort`, and given back once. It is not taken before the
+   first chunk of the request's body is there: whoever announces a body and sends none holds nothing.
 2. Pools are made when they are first needed; a forked child begins with none.
 3. A request is sent a second time only on a new connection, only after a kept-alive one turned out
    to be dead before any byte of an answer, and only if nothing was written or the method is
-   idempotent and there is no body (RFC 9110 section 9.2.2).
+   idempotent and there is no body (RFC 9110 section 9.2.2). Dead is one that ends at once: an upstream
+   that thought about a request for longer has got it, and may have done it. Both attempts share `total`.
 """
 
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from apitokenproxy._colour import ASYNC, Colour, run
 from apitokenproxy.errors import UpstreamFailure, UpstreamTimeout
-from apitokenproxy.forwarders.connection import Connection
+from apitokenproxy.forwarders.connection import Connection, next_of
 from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import Pool
 from apitokenproxy.messages import Origin, Outbound, Reply
 
+STALE_SECONDS = 1.0
+"""Within how long of a request a kept-alive connection that had been dropped already ends."""
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
@@ -54,27 +59,30 @@ class WireForwarder:
 
     async def _forward(self, colour: Colour, outbound: Outbound) -> Reply:
         pool = self._pool(outbound.origin, colour)
+        first = None if outbound.body is None else await next_of(outbound.body)
         connection, used_before = await pool.acquire(outbound.tenant)
+        total, began = outbound.origin.timeouts.total, time.monotonic()
+        ends = None if total is None else began + total
         try:
-            answer = await connection.send(outbound)
+            answer = await connection.send(outbound, first, ends)
         except UpstreamFailure as error:
             nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
             harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
-            if not (used_before and nothing_came and harmless):
+            if not (used_before and nothing_came and harmless and time.monotonic() - began < STALE_SECONDS):
                 pool.discard(connection)
                 raise
         except BaseException:
             pool.discard(connection)
             raise
         else:
-            return _reply(pool, connection, answer)
+            return _reply(pool, connection, answer, ends)
         connection = await pool.replace(connection)
         try:
-            answer = await connection.send(outbound)
+            answer = await connection.send(outbound, first, ends)
         except BaseException:
             pool.discard(connection)
             raise
-        return _reply(pool, connection, answer)
+        return _reply(pool, connection, answer, ends)
 
     def _forget_parent(self) -> None:
         if self._pid != os.getpid():  # a forked child: the parent's connections stay the parent's
@@ -103,12 +111,12 @@ class WireForwarder:
             pool.close()
 
 
-def _reply(pool: Pool, connection: Connection, answer: Answer) -> Reply:
+def _reply(pool: Pool, connection: Connection, answer: Answer, ends: float | None) -> Reply:
     if answer.complete:
         pool.release(connection)
-        return Reply(answer.status, answer.headers, answer.first, _nothing_to_abort)
+        return Reply(answer.status, answer.headers, answer.first, _nothing_to_abort, ends)
     body = _Body(pool, connection, answer)
-    return Reply(answer.status, answer.headers, body, body.abort)
+    return Reply(answer.status, answer.headers, body, body.abort, ends)
 
 
 def _nothing_to_abort() -> None:

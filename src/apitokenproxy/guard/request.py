@@ -29,7 +29,7 @@ class Guard:
     `upstreams` are the known ones by name. `prefix` is the raw path below which they stand, for
     where the host application does not mount the proxy itself. `token_header` (lower case) is a
     header that alone decides who calls when it is there. `trusted_proxies` are the networks whose
-    `X-Forwarded-For` is believed; by default nobody's is.
+    `X-Forwarded-For` is believed, and `unix:` for Unix sockets; by default nobody's is.
 
     Raises ConfigurationError.
     """
@@ -60,7 +60,7 @@ class Guard:
 
         An upstream that is not known is judged by the strictest terms and passes, so that it can be
         denied after authentication: a stranger cannot find out which names there are. The body's
-        limit is set on the request's meter.
+        limit and the patience with the client are set on the request's meter.
 
         Raises a subclass of Refused that says what is wrong.
         """
@@ -75,10 +75,12 @@ class Guard:
         length = body_length(found, request.body is not None)
         address = client_address(request.peer, found, self.trusted_proxies) if self.trusted_proxies else request.peer
         presented = take_credential(found, self.token_header, request.token, address)
-        if upstream is not None and upstream.max_body is not None:
-            request.meter.limit = upstream.max_body
-            if length is not None and length > upstream.max_body:
-                raise BodyTooLarge(f"Content-Length is {length}; {upstream.max_body} bytes are allowed")
+        if upstream is not None:
+            request.meter.patience = upstream.timeouts.client
+            if upstream.max_body is not None:
+                request.meter.limit = upstream.max_body
+                if length is not None and length > upstream.max_body:
+                    raise BodyTooLarge(f"Content-Length is {length}; {upstream.max_body} bytes are allowed")
         return Operation(
             name,
             method,
