@@ -15,7 +15,7 @@ from apitokenproxy.adapters.httpx import AsyncTransport, Transport
 from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
-from apitokenproxy.credentials.several import bind_all
+from apitokenproxy.credentials.several import bind_all, unreadable
 from apitokenproxy.credentials.versions import Versions
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.forwarders.httpx import HttpxForwarder
@@ -224,15 +224,8 @@ class Proxy:
         secrets = self._secrets.bind(ASYNC)
         problems = await self._signing_keys.bind(ASYNC).problems()
         for upstream in self.upstreams.values():
-            for kind in (*upstream.credential, *upstream.previous):
-                reference = getattr(kind, "secret", None)
-                if isinstance(reference, str):
-                    try:
-                        read = secrets.reader(reference)
-                        if "{" not in reference:
-                            await read(Caller(tenant=""))
-                    except (ConfigurationError, ProxyError) as error:
-                        problems.append(f"upstreams.{upstream.name}.credential: {error}")
+            for key, kinds in (("credential", upstream.credential), ("previous", upstream.previous)):
+                problems += [f"upstreams.{upstream.name}.{key}: {one}" for one in await unreadable(kinds, secrets)]
         return problems
 
     # --- wiring -----------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
     done = run("check", folder=folder)
     assert (done.code, done.out) == (1, "")
     assert [line.removeprefix("error: apitokenproxy.toml: upstreams.api.credential: ") for line in done.lines] == [
-        "a secret is named as scheme:place, for example env:API_KEY; schemes: env, exec, file",
+        "a secret is named as scheme:place, for example env:API_KEY; schemes: aws, azure, env, exec, file, gcp, keyring, sealed, ssm, vault",
         "secret reference enf:… has an unknown scheme; did you mean env:? known: env, exec, file",
         "secret reference env:…: {tenat} is not known; use {tenant} or {subject}",
         "environment variable NOT_THERE is not set; export it before starting",

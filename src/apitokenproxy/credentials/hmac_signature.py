@@ -7,7 +7,7 @@ from hmac import digest
 from string import Formatter
 from typing import Literal
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from apitokenproxy.credentials.making import making
 from apitokenproxy.credentials.naming import header_name
@@ -50,6 +50,13 @@ class HmacSignature:
     most: int = field(default=1024 * 1024, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _pieces: tuple[tuple[bytes, str | None], ...] = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(lambda self: self._read("message", _IN_MESSAGE), takes_self=True),
+    )
+
     @property
     def place(self) -> str:
         """What it puts on a request."""
@@ -59,8 +66,7 @@ class HmacSignature:
         header_name(self.name)
         if self.timestamp_header is not None:
             header_name(self.timestamp_header)
-        self._check("message", self.message, _IN_MESSAGE)
-        if "signature" not in self._check("template", self.template, _IN_HEADER):
+        if "signature" not in [name for _, name in self._read("template", _IN_HEADER)]:
             raise ConfigurationError(f"signature {self.name}: template must hold {{signature}}")
         if not (self.template.isascii() and self.template.isprintable()):
             raise ConfigurationError(f"signature {self.name}: template must be plain ASCII")
@@ -75,15 +81,16 @@ class HmacSignature:
         if self.most < 1:
             raise ConfigurationError(f"signature {self.name}: most is {self.most} bytes; it must be at least 1")
 
-    def _check(self, key: str, text: str, known: tuple[str, ...]) -> set[str]:
+    def _read(self, key: str, known: tuple[str, ...]) -> tuple[tuple[bytes, str | None], ...]:
+        """Return the pieces of a text, each with the name that follows it. Raises ConfigurationError."""
+        text = str(getattr(self, key))
         try:
             parts = list(Formatter().parse(text))
         except ValueError:
             parts = [("", "{", "", None)]
-        names = {name for _, name, _, _ in parts if name is not None}
-        if any(spec or conversion for _, _, spec, conversion in parts) or not names.issubset(known):
+        if any(spec or conversion or name not in {*known, None} for _, name, spec, conversion in parts):
             raise ConfigurationError(f"signature {self.name}: {key} {text!r} may hold {{{'}, {'.join(known)}}}")
-        return names
+        return tuple((before.encode(), name) for before, name, _, _ in parts)
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
@@ -105,8 +112,8 @@ class HmacSignature:
             outbound.headers = [header for header in outbound.headers if header[0].lower() not in mine] + added
             return body
 
-        needs_body = "{body}" in self.message
-        return Credential(finish=(Finish(sign, self.most if needs_body else None, signs=True),), version=secret.version)
+        signs_body = any(name == "body" for _, name in self._pieces)
+        return Credential(finish=(Finish(sign, self.most if signs_body else None, signs=True),), version=secret.version)
 
     def _key(self, secret: Secret) -> Hidden:
         try:
@@ -125,9 +132,4 @@ class HmacSignature:
             "timestamp": timestamp.encode(),
             "body": body or b"",
         }
-        pieces = []
-        for text, name, _, _ in Formatter().parse(self.message):
-            pieces.append(text.encode())
-            if name is not None:
-                pieces.append(parts[name])
-        return b"".join(pieces)
+        return b"".join(before + (parts[name] if name else b"") for before, name in self._pieces)

@@ -1,10 +1,14 @@
-"""What every kind shares: read the secret, make the credential, keep it while the secret is the same."""
+"""What every kind shares: read secrets, make the credential, keep it while they are the same."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from operator import is_
+from typing import TypeVar
 
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Secret
+
+T = TypeVar("T")
 
 
 def making(
@@ -24,6 +28,25 @@ def making(
         if any(value != value.strip(b" ") for _, value in credential.headers):
             raise SecretUnavailable("the secret begins or ends with a blank, which a header cannot carry")
         last = secret, credential
+        return credential
+
+    return obtain
+
+
+def kept_while_same(
+    bound: Sequence[Callable[[Caller], Awaitable[T]]], make: Callable[[list[T]], Credential]
+) -> Callable[[Caller], Awaitable[Credential]]:
+    """Return the function that makes a credential of several things, and keeps it while each of them is the same."""
+    last: tuple[list[T], Credential] | None = None
+
+    async def obtain(caller: Caller) -> Credential:
+        nonlocal last
+        found = [await one(caller) for one in bound]
+        kept = last
+        if kept is not None and all(map(is_, kept[0], found)):
+            return kept[1]
+        credential = make(found)
+        last = found, credential
         return credential
 
     return obtain

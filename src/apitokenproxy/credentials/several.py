@@ -1,9 +1,10 @@
 """Several credentials on one upstream, put on in order; kept while each of them is the same."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from operator import is_
 
 from apitokenproxy._colour import Colour
+from apitokenproxy.credentials.making import kept_while_same
+from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.interfaces import CredentialKind, SecretReader, TokenProvider
 from apitokenproxy.messages import Caller, Credential, Secret
 
@@ -30,6 +31,24 @@ def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtai
     return obtain, expire
 
 
+async def unreadable(kinds: Kinds, secrets: SecretReader) -> list[str]:
+    """Try to read each secret that does not depend on the caller; return a sentence for each that cannot be read."""
+    noting, problems = _Noting(secrets), []
+    for kind in kinds:
+        try:
+            if hasattr(kind, "bind"):
+                kind.bind(noting)
+        except ConfigurationError as error:
+            problems.append(str(error))
+    for reference in noting.references:
+        if "{" not in reference:
+            try:
+                await secrets.reader(reference)(Caller(tenant=""))
+            except (ConfigurationError, ProxyError) as error:
+                problems.append(str(error))
+    return problems
+
+
 class _Noting:
     """A SecretReader that takes note of what is read."""
 
@@ -39,8 +58,9 @@ class _Noting:
         self.references: list[str] = []
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+        read = self._secrets.reader(reference)
         self.references.append(reference)
-        return self._secrets.reader(reference)
+        return read
 
     def expire(self, reference: str, caller: Caller) -> None:
         self._secrets.expire(reference, caller)
@@ -48,24 +68,13 @@ class _Noting:
 
 def combine(bound: Sequence[Obtain]) -> Obtain:
     """Return one function that makes all the credentials; a single one is returned as it is."""
-    if len(bound) == 1:
-        return bound[0]
+    return bound[0] if len(bound) == 1 else kept_while_same(bound, _joined)
 
-    last: tuple[list[Credential], Credential] | None = None
 
-    async def obtain(caller: Caller) -> Credential:
-        nonlocal last
-        made = [await one(caller) for one in bound]
-        kept = last
-        if kept is not None and all(map(is_, kept[0], made)):
-            return kept[1]
-        whole = Credential(
-            headers=tuple(field for credential in made for field in credential.headers),
-            query=tuple(field for credential in made for field in credential.query),
-            version=",".join(credential.version for credential in made),
-            finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
-        )
-        last = made, whole
-        return whole
-
-    return obtain
+def _joined(made: list[Credential]) -> Credential:
+    return Credential(
+        headers=tuple(field for credential in made for field in credential.headers),
+        query=tuple(field for credential in made for field in credential.query),
+        version=",".join(credential.version for credential in made),
+        finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
+    )

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from attrs import field, frozen
 
+from apitokenproxy.credentials.making import kept_while_same
 from apitokenproxy.errors import BadBody, ConfigurationError
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Finish, Headers, Hidden, Outbound, Secret
@@ -63,12 +64,7 @@ class SigV4:
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
         references = [self.access_key, self.secret, *([self.session_token] if self.session_token else [])]
-        readers = [secrets.reader(reference) for reference in references]
-
-        async def obtain(caller: Caller) -> Credential:
-            return self._credential([await read(caller) for read in readers])
-
-        return obtain
+        return kept_while_same([secrets.reader(reference) for reference in references], self._credential)
 
     def _credential(self, secrets: list[Secret]) -> Credential:
         key, secret, *token = [one.reveal().decode("latin-1") for one in secrets]

@@ -73,18 +73,15 @@ class JwkSet:
         *,
         allow_private: bool,
         outage: float,
-        changed: Callable[[], None],
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
         self._url = url
         self._schemes = {"https", "http"} if allow_private else {"https"}
         self._check(url or issuer)
-        self._changed = changed
         self._timer = timer
         self._round = 0
         self._fetched_again = -_COOLDOWN
-        self._last: dict[str, Any] = {}
         self._loads: Loads[Keys] = Loads(
             f"the keys of {issuer}", KeysUnavailable, clock=timer, outage=outage, timeout=3 * _TIMEOUT, max_keys=2
         )
@@ -117,11 +114,7 @@ class JwkSet:
         with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
             url = self._url or self._url_in(self._get(client, self._issuer.rstrip("/") + _METADATA))
             said = self._get(client, url)
-        keys = self._read(said)
-        if said != self._last:
-            self._last = said
-            self._changed()
-        return Loaded(keys, TTL)
+        return Loaded(self._read(said), TTL)
 
     def _get(self, client: httpx.Client, url: str) -> dict[str, Any]:
         body = b""

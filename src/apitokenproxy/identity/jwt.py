@@ -7,7 +7,8 @@ Rules (RFC 8725 says why):
    only chooses among them, and a key that names an algorithm is used with no other.
 3. Issuer, audience and expiry must be there and right. A header that must be understood (`crit`) is not.
 4. What claims are mapped to is checked as it is for a client token; what is missing refuses.
-5. A signature that was verified is remembered for a minute at most, and not beyond the token's end.
+5. A signature that was verified is remembered for a minute at most, and not beyond the token's end: so a key
+   that the issuer takes away verifies nothing a minute after that was heard.
 """
 
 import base64
@@ -124,7 +125,6 @@ class JwtIdentity:
             jwks,
             allow_private=allow_private,
             outage=outage.total_seconds(),
-            changed=self._verified.drop,
             timer=timer,
         )
 
@@ -191,11 +191,11 @@ class BoundJwtIdentity:
         """Return the caller, or None for what is no JWT of this issuer. Raises Unauthenticated, KeysUnavailable."""
         if presented is None:
             return None
+        digest = sha256(presented.value).digest()
+        entry = self._verified.entry(digest, self._clock())
+        if entry is not None:
+            return entry.caller
         token = bytes(presented.value)
-        digest = sha256(token).digest()
-        caller = self._verified.get(digest, self._clock())
-        if caller is not None:
-            return caller
         header = self._identity.header_of(token)
         if header is None:
             return None

@@ -40,12 +40,14 @@ class Rules:
                 if not rule.mismatch(caller, operation, reading):
                     return Denial(f"rule {rule.id} denies it", rule.id)
         plain = operation.readings[0]
+        excluded = None
         for rule in allows:
             if not rule.mismatch(caller, operation, plain):
                 grant = Grant(caller, operation, rule.id)
                 if not caller.caveats or not caller.excludes(grant):
                     return grant
-        return Denial(_why_not(allows, caller, operation))
+                excluded = excluded or grant  # another rule may be one by which a narrowed token may be used
+        return excluded or Denial(_why_not(allows, caller, operation))
 
 
 def _sorted_out(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
@@ -56,11 +58,6 @@ def _sorted_out(rules: Sequence[Rule]) -> tuple[tuple[Rule, ...], tuple[Rule, ..
 def _why_not(allows: Sequence[Rule], caller: Caller, operation: Operation) -> str:
     if not allows:
         return f"no rule allows anything on {operation.upstream}"
-    misses = [f"{rule.id}: {_miss(rule, caller, operation)}" for rule in allows]
+    misses = [f"{rule.id}: {rule.mismatch(caller, operation, operation.readings[0])}" for rule in allows]
     reason = "no rule allows it; what did not match: " + ", ".join(misses)
     return reason if len(reason) <= _LONGEST_REASON else reason[: _LONGEST_REASON - 1] + "…"
-
-
-def _miss(rule: Rule, caller: Caller, operation: Operation) -> str:
-    miss = rule.mismatch(caller, operation, operation.readings[0])
-    return miss or f"the token was narrowed: {caller.excludes(Grant(caller, operation, rule.id))}"

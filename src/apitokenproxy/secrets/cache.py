@@ -51,8 +51,7 @@ class Secrets:
 
     def bind(self, colour: Colour) -> SecretReader:
         """Return the reader for one colour."""
-        fetches = {scheme: colour.lift(kept.provider.fetch, Secret) for scheme, kept in self._kept.items()}
-        return _Reader(self._kept, colour, fetches)
+        return _Reader(self._kept, colour)
 
 
 class _OfOneScheme(Loads[Secret]):
@@ -89,27 +88,27 @@ class _OfOneScheme(Loads[Secret]):
 
 
 class _Reader:
-    def __init__(self, kept: Mapping[str, _OfOneScheme], colour: Colour, fetches: Mapping[str, Fetch]) -> None:
+    def __init__(self, kept: Mapping[str, _OfOneScheme], colour: Colour) -> None:
         self._kept = kept
         self.colour = colour
-        self._fetches = fetches
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
         if not isinstance(reference, str):
             reference = ""  # told like any other that names no place
         scheme, colon, place = reference.partition(":")
-        if scheme not in self._fetches or not colon or not place:
-            raise ConfigurationError(_unknown(reference, scheme, list(self._fetches)))
+        if scheme not in self._kept or not colon or not place:
+            raise ConfigurationError(_unknown(reference, scheme, list(self._kept)))
         for name in _FIELD.findall(place):
             if name not in {"tenant", "subject"}:
                 raise ConfigurationError(
                     f"secret reference {scheme}:…: {{{name}}} is not known; use {{tenant}} or {{subject}}"
                 )
-        prepare = getattr(self._kept[scheme].provider, "prepare", None)
+        of_scheme, colour = self._kept[scheme], self.colour
+        prepare = getattr(of_scheme.provider, "prepare", None)
         if prepare is not None:
             prepare()  # what is missing is told when the proxy is mounted
-        of_scheme, colour = self._kept[scheme], self.colour
-        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, self._fetches[scheme])
+        lifted: Fetch = colour.lift(of_scheme.provider.fetch, Secret)
+        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted)
         if not _FIELD.search(place):
 
             async def read(_caller: Caller) -> Secret:
