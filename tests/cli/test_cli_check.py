@@ -1,10 +1,12 @@
 """`apitokenproxy check`: what is wrong with a configuration, all of it, in sentences."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import CONFIGURATION, run
+from sqlalchemy import make_url
 
 from loopback import REAL_KEY, UpstreamServer
 
@@ -17,6 +19,20 @@ def test_a_right_configuration_is_told_in_one_line(folder: Path) -> None:
         "apitokenproxy.toml: ok: upstreams api (wire forwarder); 1 rule, 0 limits; "
         "store sqlite:///tokens.db; audit audit.jsonl\n"
     )
+
+
+def test_the_password_of_a_database_is_not_told(folder: Path, new_postgres: Callable[[], str]) -> None:
+    """The store is called what messages call it: its host and its database."""
+    url = make_url(new_postgres())
+    own = url.set(password=url.password or "hunter2")
+    text = (folder / "apitokenproxy.toml").read_text()
+    (folder / "apitokenproxy.toml").write_text(
+        text.replace("sqlite:///tokens.db", own.render_as_string(hide_password=False))
+    )
+    done = run("check", folder=folder)
+    assert (done.code, done.err) == (0, "")
+    assert f"; store postgresql://{own.host or ''}/{own.database}; audit" in done.out
+    assert str(own.password) not in done.out
 
 
 SIX_MISTAKES = """

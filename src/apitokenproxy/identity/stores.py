@@ -20,3 +20,15 @@ def open_store(url: str) -> TokenStore:
     from apitokenproxy.identity.sql import SqlStore  # noqa: PLC0415 - needs the extra `sql`
 
     return SqlStore(url)
+
+
+def name_of(url: str) -> str:
+    """Return what a store is called where it is told to people: with neither user nor password nor options.
+
+    Raises ConfigurationError for what is no URL of a store.
+    """
+    if url == "memory:" or url.startswith("sqlite:"):
+        return url
+    from apitokenproxy.identity.postgres import Postgres  # noqa: PLC0415 - needs the extra `sql`
+
+    return Postgres(url, 0.0).name
