@@ -134,7 +134,9 @@ class Generation:
         """When it is accepted no more, as far as is known now; None for the newest."""
         if self.idle is None or self.replaced is None or self.latest is None:
             return self.retired
-        return min(self.latest, max(self.replaced, self.last_used or self.replaced) + self.idle)
+        begun = max(self.replaced, self.last_used or self.replaced)
+        # In this order, since no date may be so far away as an idle time reaches.
+        return self.latest if self.latest - begun <= self.idle else begun + self.idle
 
 
 @frozen

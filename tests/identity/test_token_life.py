@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from attrs import evolve
 from identity_calls import COLOURS, authenticate, bearer
 
 from apitokenproxy import Proxy, Rule, Upstream
@@ -19,7 +20,7 @@ from apitokenproxy.identity.client_tokens import ClientTokens
 from apitokenproxy.identity.format import mint
 from apitokenproxy.identity.stores import open_store
 from apitokenproxy.identity.verified import Verified
-from apitokenproxy.interfaces import Uses
+from apitokenproxy.interfaces import StoredToken, TokenEvent, Uses
 from apitokenproxy.testing import FixedCredential
 
 DAY = timedelta(days=1)
@@ -147,6 +148,22 @@ def test_an_old_secret_in_use_past_its_time_is_told_to_the_log_once(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert f"generation 1 of client token {issued.id} of acme is still used" in told[0]
+
+
+def test_an_idle_time_that_no_date_can_reach_breaks_nothing(authority: TokenAuthority, store: Any) -> None:
+    """A row as an earlier version wrote it: the old secret ends at its hard end, and everything can be done with it."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, overlap=DAY, complete_when_idle=DAY)
+
+    def stretched(token: StoredToken) -> tuple[StoredToken, TokenEvent]:
+        old, new = token.generations
+        after = evolve(token, generations=(evolve(old, idle=timedelta(days=100_000_000)), new))
+        return after, TokenEvent(token.id, datetime.now(UTC), "a test", "edit")
+
+    hard_end = store.change(issued.id, stretched).generations[0].latest
+    assert [token.generations[0].ends for token in authority.list()] == [hard_end]
+    assert accepted(store, issued.token)
+    assert [one.state for one in authority.undo(issued.id).generations] == ["newest", "ended"]
 
 
 # --- pausing, editing, ending ---------------------------------------------------------------

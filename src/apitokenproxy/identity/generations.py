@@ -16,6 +16,8 @@ from apitokenproxy.interfaces import Generation, StoredToken
 MOST_LIVE = 2
 SHORTEST_IDLE = timedelta(minutes=1)
 """Uses are written in batches, some seconds late: whether nobody used a token is not known any sooner."""
+LONGEST = timedelta(days=3650)
+"""Of an overlap, in each of its terms: ten years."""
 
 
 @frozen
@@ -37,6 +39,10 @@ class Overlap:
     def __attrs_post_init__(self) -> None:
         if self.planned < timedelta(0):
             raise ConfigurationError("overlap must not be negative; 0 ends the old secret at once")
+        if max(self.planned, self.idle or self.planned, self.at_most or self.planned) > LONGEST:
+            raise ConfigurationError(
+                f"overlap, complete_when_idle or at_most is too long; each is at most {LONGEST.days}d"
+            )
         if self.idle is None:
             if self.at_most is not None:
                 raise ConfigurationError("at_most bounds complete_when_idle; name that too, or leave at_most out")
@@ -120,11 +126,7 @@ def _replaced(generation: Generation, token: StoredToken, now: datetime, overlap
 
 
 def _end(now: datetime, after: timedelta, expires: datetime | None) -> datetime:
-    try:
-        end = now + after
-    except OverflowError:
-        raise ConfigurationError("an overlap is too long; a year is 365d") from None
-    return end if expires is None else min(end, expires)
+    return now + after if expires is None else min(now + after, expires)
 
 
 def _when(generation: Generation) -> str:
