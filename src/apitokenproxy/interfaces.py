@@ -138,6 +138,14 @@ class Generation:
         # In this order, since no date may be so far away as an idle time reaches.
         return self.latest if self.latest - begun <= self.idle else begun + self.idle
 
+    def is_over(self, now: datetime) -> bool:
+        """Tell whether it is accepted no more. One that ended as it was replaced is over, whatever the clock says.
+
+        For who ended it has another clock than who judges it.
+        """
+        ends = self.ends
+        return ends is not None and (ends <= now or (self.replaced is not None and ends <= self.replaced))
+
 
 @frozen
 class StoredToken:

@@ -78,6 +78,32 @@ def test_an_overlap_of_0_is_in_force_at_once(authority: TokenAuthority, store: A
     assert authenticate(part, "sync", bearer(new or "")) is not None
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+def test_what_ends_at_once_ends_whatever_another_clock_says(
+    authority: TokenAuthority, store: Any, colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that rotates is a minute ahead of this one: every old secret is refused, and one that was undone."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(minutes=1)
+
+    first, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")
+    with monkeypatch.context() as there:
+        there.setattr("apitokenproxy.identity.authority.datetime", Ahead)
+        second = authority.rotate(first.id, overlap=DAY).token
+        third = authority.rotate(first.id, overlap=timedelta(0)).token
+        undone = authority.rotate(other.id, overlap=DAY).token
+        authority.undo(other.id)
+    assert [accepted(store, token, colour) for token in (first.token, second, third)] == [False, False, True]
+    assert [accepted(store, token, colour) for token in (other.token, undone)] == [True, False]
+    assert [[one.state for one in authority.get(token.id).generations] for token in (first, other)] == [
+        ["ended", "ended", "newest"],
+        ["newest", "ended"],
+    ]
+
+
 def test_a_repeated_rotation_is_the_same_rotation(authority: TokenAuthority, store: Any) -> None:
     """No second secret, and the first is not shown again; another key, another token: another rotation."""
     issued, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")

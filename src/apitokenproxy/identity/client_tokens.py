@@ -227,7 +227,7 @@ class BoundClientTokens:
             raise Unauthenticated(f"client token {identifier} has expired")
         if stored.suspended is not None:
             raise Unauthenticated(f"client token {identifier} is suspended")
-        if matching.ends is not None and matching.ends <= now:
+        if matching.is_over(now):
             raise Unauthenticated(f"generation {matching.number} of client token {identifier} is retired")
         self._usage.alert(stored, matching, now)
         caller = Caller(

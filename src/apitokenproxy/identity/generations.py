@@ -67,7 +67,7 @@ def newest(token: StoredToken) -> Generation:
 
 def live(token: StoredToken, now: datetime) -> list[Generation]:
     """Return the generations that are accepted, as far as they themselves decide it, oldest first."""
-    return [generation for generation in token.generations if not _over(generation, now)]
+    return [generation for generation in token.generations if not generation.is_over(now)]
 
 
 def rotated(token: StoredToken, digest: bytes, now: datetime, overlap: Overlap, rotation: bytes) -> StoredToken:
@@ -105,15 +105,12 @@ def _able(token: StoredToken, now: datetime) -> None:
         raise TokenConflict(f"client token {token.id} has expired; give it a later expiry first")
 
 
-def _over(generation: Generation, now: datetime) -> bool:
-    return generation.ends is not None and generation.ends <= now
-
-
 def _replaced(generation: Generation, token: StoredToken, now: datetime, overlap: Overlap) -> Generation:
-    if _over(generation, now):
+    if generation.is_over(now):
         return generation
     if not overlap.planned:
-        return evolve(generation, replaced=generation.replaced or now, retired=now, idle=None, latest=None)
+        # Replaced now, also where it was retiring already: what ends as it is replaced is over on every clock.
+        return evolve(generation, replaced=now, retired=now, idle=None, latest=None)
     if generation.replaced is not None:
         return generation
     return evolve(
