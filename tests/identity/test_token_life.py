@@ -159,6 +159,15 @@ def test_uses_follow_the_id(authority: TokenAuthority, store: Any) -> None:
     assert (info.uses, info.last_used) == (7, now)
 
 
+def test_no_secret_was_used_before_it_was_made(authority: TokenAuthority, store: Any) -> None:
+    """Uses are written every two seconds, with the moment of the write before as the first."""
+    issued = authority.issue(tenant="acme")
+    now = datetime.now(UTC)
+    store.note([Uses(issued.id, 1, now - timedelta(seconds=2), now, 1)])
+    used = authority.get(issued.id).generations[0]
+    assert (used.first_used, used.last_used) == (used.created, now)
+
+
 def test_an_old_secret_in_use_past_its_time_is_told_to_the_log_once(
     store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
