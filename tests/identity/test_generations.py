@@ -116,6 +116,7 @@ def test_an_old_secret_that_somebody_uses_lives_longer_up_to_a_hard_end() -> Non
         ({"planned": WEEK, "at_most": WEEK}, "name that too"),
         ({"planned": WEEK, "idle": timedelta(seconds=59)}, "a minute or more"),
         ({"planned": timedelta(0), "idle": DAY}, "leave complete_when_idle out"),
+        ({"planned": WEEK, "most_live": 1}, "an overlap of 0 leaves one"),
         ({"planned": WEEK, "idle": DAY, "at_most": DAY}, "must not be shorter than the overlap"),
     ],
 )

@@ -43,6 +43,8 @@ class Overlap:
             raise ConfigurationError(
                 f"overlap, complete_when_idle or at_most is too long; each is at most {LONGEST.days}d"
             )
+        if self.most_live < MOST_LIVE:
+            raise ConfigurationError("most_live must be 2 or more; an overlap of 0 leaves one secret alive")
         if self.idle is None:
             if self.at_most is not None:
                 raise ConfigurationError("at_most bounds complete_when_idle; name that too, or leave at_most out")
