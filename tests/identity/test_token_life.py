@@ -14,7 +14,7 @@ from attrs import evolve
 from identity_calls import COLOURS, authenticate, bearer
 
 from apitokenproxy import Proxy, Rule, Upstream
-from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound, Unauthenticated
+from apitokenproxy.errors import ConfigurationError, StoreUnavailable, TokenConflict, TokenNotFound, Unauthenticated
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
 from apitokenproxy.identity.format import mint
@@ -241,6 +241,31 @@ def test_an_edit_that_is_wrong_changes_nothing(authority: TokenAuthority) -> Non
     with pytest.raises(TokenConflict, match="revoked for good"):
         authority.edit(issued.id, tenant="other")
     assert authority.get(issued.id).tenant == "acme"
+
+
+def test_revoking_a_tenant_goes_on_past_what_cannot_be_revoked(
+    authority: TokenAuthority, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is deleted meanwhile, one fails, one is issued meanwhile: all the others end, and the failure is raised."""
+    tokens = [authority.issue(tenant="acme").id for _ in range(5)]
+    change = store.change
+    late: list[str] = []
+
+    def failing(token_id: str, edit: Any) -> Any:
+        if token_id == tokens[0]:
+            raise StoreUnavailable("the row is locked")
+        if not late:
+            authority.delete(tokens[2])
+            late.append(authority.issue(tenant="acme").id)
+        return change(token_id, edit)
+
+    with monkeypatch.context() as there:
+        there.setattr(type(store), "change", lambda _, token_id, edit: failing(token_id, edit))
+        with pytest.raises(StoreUnavailable):
+            authority.revoke_all(tenant="acme")
+    states = {one.id: one.state for one in authority.list()}
+    assert states == {tokens[0]: "active", **dict.fromkeys((tokens[1], *tokens[3:], *late), "revoked")}
+    assert [one.id for one in authority.revoke_all(tenant="acme")] == tokens[:1]
 
 
 def test_a_whole_tenant_can_be_revoked(authority: TokenAuthority) -> None:

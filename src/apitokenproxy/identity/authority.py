@@ -10,6 +10,7 @@ Rules:
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -18,9 +19,9 @@ from attrs import evolve
 from apitokenproxy.errors import TokenConflict, TokenNotFound
 from apitokenproxy.identity.attributes import checked
 from apitokenproxy.identity.awaitable import awaitable
-from apitokenproxy.identity.derived import is_derived
 from apitokenproxy.identity.deriving import Deriving
-from apitokenproxy.identity.format import digest, id_in, mint
+from apitokenproxy.identity.ending import end_all, owner_of
+from apitokenproxy.identity.format import digest, mint
 from apitokenproxy.identity.generations import MOST_LIVE, Overlap, rotated, undone
 from apitokenproxy.identity.signing import NO_KEYS, SigningKeys
 from apitokenproxy.identity.terms import (
@@ -35,6 +36,7 @@ from apitokenproxy.identity.terms import (
 from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, described, told
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenEvent, TokenStore
+from apitokenproxy.messages import Hidden
 
 DEFAULT_OVERLAP: Final = timedelta(days=7)
 
@@ -151,25 +153,19 @@ class TokenAuthority(Deriving):
         )
 
     def revoke_all(self, *, tenant: str, subject: str | None = None, by: str = "") -> "_TokenInfos":
-        """End every token of a tenant, or of one subject of it, and return those that were not ended before."""
-        found = [one for one in self._store.list(checked_tenant(tenant)) if subject is None or one.subject == subject]
-        return [self.revoke(one.id, by=by) for one in found if one.revoked is None]
+        """End every token of a tenant, or of one subject of it, and return those that were not ended before.
+
+        Whatever cannot be ended is told when all others have ended.
+        """
+        found = partial(self._store.list, checked_tenant(tenant))
+        return end_all(found, subject, partial(self.revoke, by=by))
 
     def revoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
         """End the token of which this is the string, whatever generation. Raises TokenNotFound, TokenConflict.
 
         The string must be a token's in every letter, or else whoever knows an id could end the token.
         """
-        text = token.strip().encode()
-        if is_derived(text):
-            parent = text[4:16].decode("ascii", "replace")
-            raise TokenConflict(f"that token was derived from {parent} and ends with it, or by itself; revoke {parent}")
-        identifier = id_in(text)
-        stored = None if identifier is None else self._store.find(identifier)
-        found = digest(text)
-        if stored is None or all(generation.digest != found for generation in stored.generations):
-            raise TokenNotFound("that is no client token of this store")
-        return self.revoke(stored.id, by=by)
+        return self.revoke(owner_of(self._store, Hidden(token.strip().encode(errors="replace"))), by=by)
 
     def suspend(self, token_id: str, *, by: str = "") -> TokenInfo:
         """Refuse a token until it is resumed. Suspending again changes nothing."""
