@@ -113,8 +113,8 @@ class Generation:
 
     The newest has no end of its own. One that was `replaced` (then) ends at `retired`; with `idle` it
     ends when nobody has used it for that long, be it earlier or later, and at `latest` in any case.
-    `rotation` is the SHA-256 of the idempotency key of the rotation that made it. Stores add to
-    `first_used`, `last_used` and `uses` with `note` alone.
+    `rotation` is 32 bytes that tell the rotation that made it again, by its idempotency key and its terms;
+    empty without a key. Stores add to `first_used`, `last_used` and `uses` with `note` alone.
     """
 
     number: int

@@ -162,9 +162,12 @@ def test_rotate_prints_the_new_token_alone(folder: Path) -> None:
     first = run("tokens", "rotate", identifier, "--overlap", "12h", "--key", "k", folder=folder)
     assert (first.code, bool(TOKEN.fullmatch(first.out.strip())), first.out[4:16]) == (0, True, identifier)
     assert first.err.startswith(f"generation 2 of {identifier}; the old secret ends 20")
-    again = run("tokens", "rotate", identifier, "--key", "k", folder=folder)
+    again = run("tokens", "rotate", identifier, "--overlap", "12h", "--key", "k", folder=folder)
     assert (again.code, again.out) == (0, "")
     assert f"apitokenproxy tokens undo {identifier}" in again.err
+    other = run("tokens", "rotate", identifier, "--overlap", "0s", "--key", "k", folder=folder)
+    assert (other.code, other.out) == (1, "")
+    assert "with this key before, on other terms" in other.err
     refused = run("tokens", "rotate", identifier, folder=folder)
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.startswith(f"error: client token {identifier} has generation 1 retiring until")

@@ -108,13 +108,35 @@ def test_a_repeated_rotation_is_the_same_rotation(authority: TokenAuthority, sto
     """No second secret, and the first is not shown again; another key, another token: another rotation."""
     issued, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")
     first = authority.rotate(issued.id, key="deploy 7")
-    again = authority.rotate(issued.id, key="deploy 7", overlap=timedelta(0))
+    again = authority.rotate(issued.id, key="deploy 7")
     assert (again.token, again.generation, again.old_ends) == (None, first.generation, first.old_ends)
     assert accepted(store, issued.token)
     assert authority.rotate(other.id, key="deploy 7").token is not None
+    assert authority.rotate(issued.id, key="deploy 8", overlap=timedelta(0)).generation == 3
+    assert authority.rotate(issued.id, key="deploy 7").generation == first.generation
+
+
+@pytest.mark.parametrize(
+    "other", [{"overlap": timedelta(0)}, {"complete_when_idle": DAY}, {"complete_when_idle": DAY, "at_most": 9 * DAY}]
+)
+def test_a_key_that_is_repeated_with_other_terms_is_refused(authority: TokenAuthority, other: dict[str, Any]) -> None:
+    """Whoever meant to end a leaked secret at once must not be told that it was done."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, key="k")
+    before = authority.get(issued.id)
+    with pytest.raises(TokenConflict, match="with this key before, on other terms; repeat those"):
+        authority.rotate(issued.id, key="k", **other)
+    assert authority.get(issued.id) == before
+
+
+def test_a_key_whose_rotation_was_undone_is_refused(authority: TokenAuthority) -> None:
+    """There is no such secret any more; another key makes one."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, key="k")
     authority.undo(issued.id)
-    assert authority.rotate(issued.id, key="deploy 7").token is None
-    assert authority.rotate(issued.id, key="deploy 8").generation == 3
+    with pytest.raises(TokenConflict, match="with this key was undone; rotate with another key"):
+        authority.rotate(issued.id, key="k")
+    assert authority.rotate(issued.id, key="l").generation == 3
 
 
 def test_a_rotation_that_is_asked_for_by_many_at_once_is_one(authority: TokenAuthority) -> None:

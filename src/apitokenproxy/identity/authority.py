@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from functools import partial
-from hashlib import sha256
 from typing import Any, Final, Literal
 
 from attrs import evolve
@@ -22,7 +21,7 @@ from apitokenproxy.identity.awaitable import awaitable
 from apitokenproxy.identity.deriving import Deriving
 from apitokenproxy.identity.ending import end_all, owner_of
 from apitokenproxy.identity.format import digest, mint
-from apitokenproxy.identity.generations import MOST_LIVE, Overlap, rotated, undone
+from apitokenproxy.identity.generations import MOST_LIVE, Overlap, made_before, rotated, rotation_of, undone
 from apitokenproxy.identity.signing import NO_KEYS, SigningKeys
 from apitokenproxy.identity.terms import (
     checked_actor,
@@ -119,15 +118,15 @@ class TokenAuthority(Deriving):
         With `complete_when_idle` the old one ends when nobody has used it for that long: earlier than the
         overlap if it can, later if it must, after `at_most` in any case (by default, the overlap).
         `most_live` is how many secrets may live at once. `key` makes the call idempotent: repeated with
-        the same key it changes nothing and shows no secret. Raises ConfigurationError.
+        the same key and terms it changes nothing and shows no secret. Raises ConfigurationError.
         """
         terms = Overlap(overlap, complete_when_idle, at_most, most_live)
-        rotation = b"" if key is None else sha256(checked_key(key).encode()).digest()
+        rotation = b"" if key is None else rotation_of(checked_key(key), terms)
         _, token = mint(checked_id(token_id))
         repeated: list[Generation] = []
 
         def edit(stored: StoredToken, now: datetime) -> tuple[StoredToken, dict[str, Any]] | None:
-            repeated[:] = [one for one in stored.generations if rotation and one.rotation == rotation]
+            repeated[:] = filter(None, [made_before(stored, rotation)])
             if repeated:
                 return None
             after = rotated(stored, digest(token.encode()), now, terms, rotation)

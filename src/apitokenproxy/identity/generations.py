@@ -7,6 +7,7 @@ Rules:
 """
 
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from attrs import evolve, frozen
 
@@ -18,6 +19,8 @@ SHORTEST_IDLE = timedelta(minutes=1)
 """Uses are written in batches, some seconds late: whether nobody used a token is not known any sooner."""
 LONGEST = timedelta(days=3650)
 """Of an overlap, in each of its terms: ten years."""
+_HALF = 16
+"""Bytes of a `Generation.rotation` that are the key's; the others are those of the terms."""
 
 
 @frozen
@@ -60,6 +63,33 @@ class Overlap:
     def hard(self) -> timedelta:
         """When the replaced generation ends in any case."""
         return self.planned if self.at_most is None else self.at_most
+
+
+def rotation_of(key: str, overlap: Overlap) -> bytes:
+    """Return what tells a rotation again: 16 bytes of the SHA-256 of its idempotency key, and as many of its terms."""
+    terms = f"{overlap.planned} {overlap.idle} {overlap.at_most}"
+    return b"".join(sha256(part.encode()).digest()[:_HALF] for part in (key, terms))
+
+
+def made_before(token: StoredToken, rotation: bytes) -> Generation | None:
+    """Return the generation that the same rotation made, None when it is a new one.
+
+    Raises TokenConflict when its terms were others, or when it was undone.
+    """
+    for made in token.generations:
+        if not rotation or made.rotation[:_HALF] != rotation[:_HALF]:
+            continue
+        if made.rotation != rotation:
+            raise TokenConflict(
+                f"client token {token.id} was rotated with this key before, on other terms; "
+                "repeat those, or rotate with another key"
+            )
+        if made.replaced is not None and all(one.created != made.replaced for one in token.generations):
+            raise TokenConflict(
+                f"the rotation of client token {token.id} with this key was undone; rotate with another key"
+            )
+        return made
+    return None
 
 
 def newest(token: StoredToken) -> Generation:
