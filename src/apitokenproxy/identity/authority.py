@@ -4,9 +4,10 @@ Rules:
 1. A change is in force in this process when the method returns, and in others within the revocation bound.
 2. Every change leaves an event in the store, in the same transaction: what, when, by whom.
 3. A token string is shown once, by the call that made it. A call that is repeated with its
-   idempotency key finds what it did and shows no secret.
+   idempotency key finds what it did and shows no secret. What a traceback shows of its frames is no token.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -35,7 +36,7 @@ from apitokenproxy.identity.terms import (
 from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, described, told
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenEvent, TokenStore
-from apitokenproxy.messages import Hidden
+from apitokenproxy.messages import Hidden, HiddenText
 
 DEFAULT_OVERLAP: Final = timedelta(days=7)
 
@@ -100,7 +101,7 @@ class TokenAuthority(Deriving):
             generations=(Generation(1, digest(token.encode()), now),),
         )
         self._store.add(stored, TokenEvent(identifier, now, checked_actor(by), "issue", described(stored)))
-        return IssuedToken(token, identifier, stored.tenant, stored.expires)
+        return IssuedToken(str(token), identifier, stored.tenant, stored.expires)
 
     def rotate(
         self,
@@ -137,7 +138,7 @@ class TokenAuthority(Deriving):
         old_ends = max(
             (one.ends for one in stored.generations if one.replaced == made.created and one.ends), default=None
         )
-        return Rotation(None if repeated else token, stored.id, made.number, old_ends)
+        return Rotation(None if repeated else str(token), stored.id, made.number, old_ends)
 
     def undo(self, token_id: str, *, by: str = "") -> TokenInfo:
         """Take a rotation back while its overlap lasts: the new secret ends at once, the old one lives on."""
@@ -164,6 +165,7 @@ class TokenAuthority(Deriving):
 
         The string must be a token's in every letter, or else whoever knows an id could end the token.
         """
+        token = HiddenText(token)
         return self.revoke(owner_of(self._store, Hidden(token.strip().encode(errors="replace"))), by=by)
 
     def suspend(self, token_id: str, *, by: str = "") -> TokenInfo:
@@ -251,7 +253,6 @@ class TokenAuthority(Deriving):
     aundo = awaitable(undo)
     arevoke = awaitable(revoke)
     arevoke_all = awaitable(revoke_all)
-    arevoke_leaked = awaitable(revoke_leaked)
     asuspend = awaitable(suspend)
     aresume = awaitable(resume)
     adelete = awaitable(delete)
@@ -259,6 +260,11 @@ class TokenAuthority(Deriving):
     aget = awaitable(get)
     aevents = awaitable(events)
     alist = awaitable(list)  # noqa: A003 - the method above
+
+    async def arevoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
+        """Do what `revoke_leaked` does without blocking the event loop."""
+        token = HiddenText(token)
+        return await asyncio.to_thread(self.revoke_leaked, token, by=by)
 
     # --- how a change is made -----------------------------------------------------------------
 

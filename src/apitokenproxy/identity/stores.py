@@ -3,6 +3,7 @@
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.interfaces import TokenStore
+from apitokenproxy.messages import HiddenText
 
 
 def open_store(url: str) -> TokenStore:
@@ -11,6 +12,7 @@ def open_store(url: str) -> TokenStore:
     An SQL store is tried, and its file and tables made when they are not there; nothing stays open.
     Raises ConfigurationError, without the URL in its text: one may hold a password.
     """
+    url = HiddenText(url)
     if url == "memory:":
         return MemoryStore()
     if ":" not in url:
@@ -27,6 +29,7 @@ def name_of(url: str) -> str:
 
     Raises ConfigurationError for what is no URL of a store.
     """
+    url = HiddenText(url)
     if url == "memory:" or url.startswith("sqlite:"):
         return url
     from apitokenproxy.identity.postgres import Postgres  # noqa: PLC0415 - needs the extra `sql`
