@@ -95,6 +95,7 @@ def test_colours_are_for_terminals_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["demo"], ["tokens", "list"], ["--help"]])
 def test_a_reader_that_has_gone_is_met_with_silence(command: list[str], folder: Path) -> None:
     """Nothing on stderr when stdout is a pipe that nobody reads."""
+    assert run("tokens", "issue", "--tenant", "acme", folder=folder).code == 0
     reading, writing = os.pipe()
     os.close(reading)
     process = Popen([*COMMAND, *command], cwd=folder, env=environment(), stdout=writing, stderr=-1, text=True)

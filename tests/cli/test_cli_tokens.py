@@ -98,6 +98,7 @@ def test_revoke_asks_nothing_and_says_what_it_did(folder: Path) -> None:
 @pytest.mark.parametrize("command", ["show", "revoke"])
 def test_an_id_that_nobody_has_is_one_sentence(command: str, folder: Path) -> None:
     """The sentence says how to find the right one."""
+    issue(folder, "--tenant", "acme")
     done = run("tokens", command, NOBODY, folder=folder)
     assert (done.code, done.out) == (1, "")
     assert done.err == f"error: there is no token with the id {NOBODY}; see: apitokenproxy tokens list\n"
@@ -248,6 +249,23 @@ def test_a_tenant_is_revoked_at_once(folder: Path) -> None:
         "2 tokens of acme are revoked\n"
     )
     assert run("tokens", "revoke", "--tenant", "acme", folder=folder).out == "1 token of acme is revoked\n"
+    nothing = run("tokens", "revoke", "--tenant", "acme", "--subject", "a", folder=folder)
+    assert (nothing.code, nothing.out) == (1, "")
+    assert nothing.err.startswith("error: there is no token of a of acme to revoke; see: ")
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("show", NOBODY), ("rotate", NOBODY), ("revoke", "--tenant", "acme"), ("derive", NOBODY)]
+)
+def test_a_store_that_is_not_there_is_said_and_not_made(folder: Path, words: tuple[str, ...]) -> None:
+    """Of an empty one it would be said that nothing of this tenant had to be revoked, by a wrong path in the file."""
+    done = run("tokens", *words, folder=folder)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "error: apitokenproxy.toml: proxy.store: there is no store sqlite:///tokens.db yet; "
+        "name the one that the proxy uses, or issue a token first\n"
+    )
+    assert not (folder / "tokens.db").exists()
 
 
 def test_tokens_are_found_in_files(folder: Path) -> None:

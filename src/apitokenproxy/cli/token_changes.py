@@ -112,6 +112,11 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
     with opened(config, token_id) as authority:
         if tenant is not None:
             ended = authority.revoke_all(tenant=tenant, subject=subject, by=person())
+            if not ended:
+                whose = tenant if subject is None else f"{subject} of {tenant}"
+                raise ConfigurationError(
+                    f"there is no token of {whose} to revoke; see: apitokenproxy tokens list --tenant {tenant}"
+                )
             tokens, are = ("token", "is") if len(ended) == 1 else ("tokens", "are")
             click.echo(f"{len(ended)} {tokens} of {tenant} {are} revoked")
             return

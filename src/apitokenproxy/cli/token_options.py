@@ -13,6 +13,7 @@ from apitokenproxy.config import read_config
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound
 from apitokenproxy.identity.authority import TokenAuthority
+from apitokenproxy.identity.stores import is_there, name_of
 from apitokenproxy.proxy import Proxy
 
 _LONGEST_STDIN = 8192
@@ -47,20 +48,28 @@ def lifetime(context: click.Context, parameter: click.Parameter, text: str | Non
     return found
 
 
-def _proxy(config: str) -> Proxy:
+def _proxy(config: str, *, create: bool) -> Proxy:
     settings = read_config(config)
     if settings["store"] == "memory:":
         raise ConfigurationError(
             f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
+        )
+    if not create and not is_there(settings["store"]):
+        raise ConfigurationError(
+            f"{config}: proxy.store: there is no store {name_of(settings['store'])} yet; "
+            "name the one that the proxy uses, or issue a token first"
         )
     # Nothing is forwarded, so nothing is recorded: an audit file made here could have the wrong owner.
     return Proxy(**settings | {"audit": None})
 
 
 @contextmanager
-def opened(config: str, token_id: str | None = None) -> Iterator[TokenAuthority]:
-    """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1."""
-    proxy = _proxy(config)
+def opened(config: str, token_id: str | None = None, *, create: bool = False) -> Iterator[TokenAuthority]:
+    """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1.
+
+    A store that is not there is made with `create` alone: an empty one would say that there are no tokens.
+    """
+    proxy = _proxy(config, create=create)
     try:
         yield proxy.tokens
     except TokenNotFound:

@@ -64,7 +64,7 @@ def issue(
     """Issue a token. It is shown this once: alone on stdout, its details on stderr."""
     if sys.stdout is None:
         raise ConfigurationError("stdout is closed, so nobody could read the token; no token was issued")
-    with opened(config) as authority:
+    with opened(config, create=True) as authority:
         issued = authority.issue(
             tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in, by=person()
         )

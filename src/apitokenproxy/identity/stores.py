@@ -1,6 +1,9 @@
 """Opening a token store by its URL."""
 
+from pathlib import Path
+
 from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.identity import sqlite_file
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.interfaces import TokenStore
 from apitokenproxy.messages import HiddenText
@@ -22,6 +25,14 @@ def open_store(url: str) -> TokenStore:
     from apitokenproxy.identity.sql import SqlStore  # noqa: PLC0415 - needs the extra `sql`
 
     return SqlStore(url)
+
+
+def is_there(url: str) -> bool:
+    """Tell whether there is such a store, or must be asked elsewhere: False for an SQLite file that would be made.
+
+    Raises ConfigurationError.
+    """
+    return not url.startswith("sqlite:") or Path(sqlite_file.path_of(HiddenText(url))).exists()
 
 
 def name_of(url: str) -> str:
