@@ -2,11 +2,13 @@
 
 import json
 import re
+import sqlite3
 from pathlib import Path
 
 import pytest
 from command_line import COMMAND, TOKEN, finished, run
 
+from apitokenproxy.identity.format import mint
 from loopback import UpstreamServer
 
 NOBODY = "Nobody123456"
@@ -84,6 +86,22 @@ def test_everything_about_a_token_can_be_seen_but_the_token(folder: Path) -> Non
         ["attributes", "org=octo=cat"],
     ]
     assert all(token not in done.out + done.err for done in (table, listed, as_json, shown))
+
+
+def test_nothing_that_is_printed_acts_on_the_terminal(folder: Path) -> None:
+    """Control characters of attributes, of the store's rows and of files' names are shown escaped."""
+    identifier = str(issue(folder, "--tenant", "acme", "--attr", "org=\x1b]0;mine\x07\x9b31m\u202e")["id"])
+    with sqlite3.connect(folder / "tokens.db") as database:
+        database.execute("UPDATE atp_tokens SET subject = 'a\x1b[2J'")
+        database.execute("UPDATE atp_events SET actor = 'b\x1b[2J'")
+    database.close()
+    (folder / "c\x1b[2J.env").write_text(mint()[1])
+    shown = run("tokens", "show", identifier, folder=folder).out
+    listed = run("tokens", "list", folder=folder).out
+    found = run("tokens", "scan", "c\x1b[2J.env", folder=folder).out
+    assert "org=\\x1b]0;mine\\x07\\x9b31m\\u202e" in shown
+    assert [text.count("\\x1b[2J") for text in (shown, listed, found)] == [2, 1, 1]
+    assert all(char.isprintable() or char == "\n" for char in shown + listed + found)
 
 
 def test_revoke_asks_nothing_and_says_what_it_did(folder: Path) -> None:

@@ -13,7 +13,7 @@ import click
 
 from apitokenproxy.cli.check import check
 from apitokenproxy.cli.demo import demo
-from apitokenproxy.cli.options import examples
+from apitokenproxy.cli.options import examples, printable
 from apitokenproxy.cli.serve import serve
 from apitokenproxy.cli.tokens import tokens
 from apitokenproxy.errors import ApitokenproxyError, ProxyError, fault
@@ -45,7 +45,7 @@ class _Group(click.Group):
 
 def _fail(text: str) -> None:
     for line in text.splitlines():
-        click.secho(f"error: {line}", fg="red", err=True)
+        click.secho(f"error: {printable(line)}", fg="red", err=True)
     sys.exit(1)
 
 

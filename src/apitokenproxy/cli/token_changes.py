@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from apitokenproxy.cli.options import config_option, examples
+from apitokenproxy.cli.options import config_option, examples, printable
 from apitokenproxy.cli.token_options import (
     attributes,
     duration,
@@ -127,7 +127,7 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
                 info = authority.revoke_leaked(token_from_stdin(), by=person())
             except TokenNotFound as error:
                 raise ConfigurationError(f"{error}; give the whole token and nothing else") from None
-    click.echo(f"{info.id} of {info.tenant} is revoked")
+    click.echo(f"{info.id} of {printable(info.tenant)} is revoked")
 
 
 @click.command(epilog=examples("apitokenproxy tokens suspend Ab12Cd34Ef56"))
@@ -137,7 +137,7 @@ def suspend(config: str, token_id: str) -> None:
     """Refuse a token until it is resumed."""
     with opened(config, token_id) as authority:
         info = authority.suspend(token_id, by=person())
-    click.echo(f"{info.id} of {info.tenant} is suspended")
+    click.echo(f"{info.id} of {printable(info.tenant)} is suspended")
 
 
 @click.command(epilog=examples("apitokenproxy tokens resume Ab12Cd34Ef56"))
@@ -147,7 +147,7 @@ def resume(config: str, token_id: str) -> None:
     """Accept a suspended token again."""
     with opened(config, token_id) as authority:
         info = authority.resume(token_id, by=person())
-    click.echo(f"{info.id} of {info.tenant} is {info.state}")
+    click.echo(f"{info.id} of {printable(info.tenant)} is {info.state}")
 
 
 @click.command(epilog=examples("apitokenproxy tokens delete Ab12Cd34Ef56"))
@@ -208,7 +208,7 @@ def edit(
         raise click.UsageError("name what is to be changed, as --scope github:read")
     with opened(config, token_id) as authority:
         info = authority.edit(token_id, by=person(), **fields)
-    click.echo(f"{info.id} of {info.tenant} is changed")
+    click.echo(f"{info.id} of {printable(info.tenant)} is changed")
 
 
 @click.command(epilog=examples("apitokenproxy tokens scan app.log .env", "apitokenproxy tokens scan - < build.log"))
@@ -222,7 +222,7 @@ def scan(files: tuple[BinaryIO, ...]) -> None:
             what = (
                 f"token {derived}, derived from {identifier}" if derived else f"a client token with the id {identifier}"
             )
-            click.echo(f"{file.name}:{line}: {what}")
+            click.echo(f"{printable(file.name)}:{line}: {what}")
     if count:
         click.secho("revoke them: apitokenproxy tokens revoke ID", err=True)
         sys.exit(1)

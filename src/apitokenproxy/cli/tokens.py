@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 from apitokenproxy.cli import token_changes, token_derivation
-from apitokenproxy.cli.options import config_option, examples
+from apitokenproxy.cli.options import config_option, examples, printable
 from apitokenproxy.cli.token_options import attributes, id_argument, lifetime, opened, person
 from apitokenproxy.cli.token_tables import as_json as in_json
 from apitokenproxy.cli.token_tables import details, event_as_json, minute, print_table, retiring, until
@@ -126,7 +126,7 @@ def show(config: str, token_id: str, as_json: bool) -> None:
         shown = " ".join(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             shown = " ".join(f"{name}={item}" for name, item in value.items())
-        click.echo(f"{key:<10}  {'-' if shown in (None, '') else shown}")
+        click.echo(f"{key:<10}  {'-' if shown in (None, '') else printable(str(shown))}")
     click.echo()
     rows = [("GENERATION", "STATE", "CREATED", "FIRST USED", "LAST USED", "USES", "ENDS")]
     rows += [
