@@ -1,13 +1,17 @@
 """`apitokenproxy tokens`: handing out, looking at, taking back."""
 
 import json
+import os
+import pwd
 import re
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import COMMAND, TOKEN, finished, run
 
+from apitokenproxy.cli.token_options import person
 from apitokenproxy.identity.format import mint
 from loopback import UpstreamServer
 
@@ -102,6 +106,32 @@ def test_nothing_that_is_printed_acts_on_the_terminal(folder: Path) -> None:
     assert "org=\\x1b]0;mine\\x07\\x9b31m\\u202e" in shown
     assert [text.count("\\x1b[2J") for text in (shown, listed, found)] == [2, 1, 1]
     assert all(char.isprintable() or char == "\n" for char in shown + listed + found)
+
+
+def test_who_did_it_is_the_account_and_not_a_variable(folder: Path) -> None:
+    """Anybody can set LOGNAME; and no name that it has can make a command fail."""
+    for name in ("mallory", "\x1b[2J", "x" * 300):
+        done = run("tokens", "issue", "--tenant", "acme", "--json", folder=folder, LOGNAME=name, USER=name)
+        identifier = json.loads(done.out)["id"]
+    events = json.loads(run("tokens", "show", identifier, "--json", folder=folder).out)["events"]
+    assert [event["by"] for event in events] == [f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [(None, "user {} (command line)"), (" ", "user {} (command line)"), ("a\n", "a\\n (command line)")]
+)
+def test_an_account_without_a_good_name_is_told_by_its_number(
+    name: str | None, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as any number."""
+
+    def getpwuid(_: int) -> SimpleNamespace:
+        if name is None:
+            raise KeyError
+        return SimpleNamespace(pw_name=name)
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    assert person() == by.format(os.getuid())
 
 
 def test_revoke_asks_nothing_and_says_what_it_did(folder: Path) -> None:

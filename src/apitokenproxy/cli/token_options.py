@@ -1,6 +1,6 @@
 """What the commands about tokens share: their options, the open store, and who runs them."""
 
-import getpass
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from apitokenproxy.cli.options import printable
 from apitokenproxy.config import read_config
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound
@@ -17,6 +18,7 @@ from apitokenproxy.identity.stores import is_there, name_of
 from apitokenproxy.proxy import Proxy
 
 _LONGEST_STDIN = 8192
+_LONGEST_NAME = 200
 
 id_argument = click.argument("token_id", metavar="ID")
 
@@ -98,8 +100,15 @@ def _no_such(token_id: str) -> NoReturn:
 
 
 def person() -> str:
-    """Return who runs the command, for the token's events."""
+    """Return who runs the command, for the token's events: the account of the process, not what a variable says."""
     try:
-        return f"{getpass.getuser()} (command line)"
-    except (OSError, KeyError):  # no name for this user id
+        import pwd  # noqa: PLC0415 - not on every system
+
+        user = os.getuid()
+    except (ImportError, AttributeError):
         return "command line"
+    try:
+        name = printable(pwd.getpwuid(user).pw_name)[:_LONGEST_NAME].strip()
+    except KeyError:  # no name for this number, as in some containers
+        name = ""
+    return f"{name or f'user {user}'} (command line)"
