@@ -289,6 +289,15 @@ def test_a_leaked_token_is_revoked_from_stdin(folder: Path) -> None:
     assert "no client token of this store" in wrong.err
 
 
+@pytest.mark.parametrize("words", [("revoke", "--token-stdin"), ("narrow", "--method", "GET")])
+def test_what_is_no_text_on_stdin_is_no_token(folder: Path, words: tuple[str, ...]) -> None:
+    """One sentence, as for any other wrong token."""
+    issue(folder, "--tenant", "acme")
+    done = run("tokens", *words, folder=folder, stdin=b"\xff\xfeatp_\x80")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert re.search("no client token of this store|only a derived token can be narrowed", done.err)
+
+
 def test_a_tenant_is_revoked_at_once(folder: Path) -> None:
     """Or one subject of it."""
     for subject in ("a", "a", "b"):

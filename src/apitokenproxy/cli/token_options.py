@@ -86,8 +86,11 @@ def opened(config: str, token_id: str | None = None, *, create: bool = False) ->
 
 
 def token_from_stdin() -> str:
-    """Return the token that stands on stdin: in the arguments of a command everybody could read it."""
-    return sys.stdin.read(_LONGEST_STDIN).strip() if sys.stdin else ""
+    """Return the token that stands on stdin: in the arguments of a command everybody could read it.
+
+    What is no text is no token either, whatever it is then found to be.
+    """
+    return sys.stdin.buffer.read(_LONGEST_STDIN).decode(errors="replace").strip() if sys.stdin else ""
 
 
 def _no_such(token_id: str) -> NoReturn:
