@@ -11,6 +11,7 @@ from apitokenproxy.cli.options import config_option, examples, printable
 from apitokenproxy.cli.token_options import (
     attributes,
     duration,
+    hand_out,
     id_argument,
     lifetime,
     opened,
@@ -64,9 +65,11 @@ def rotate(
             key=key,
             by=person(),
         )
+    back = f"run: apitokenproxy tokens undo {made.id}, and rotate again" if overlap else "rotate again"
+    otherwise = f"generation {made.generation} of {made.id} is made; {back}{', with another key' if key else ''}"
     if as_json:
         values = {"id": made.id, "generation": made.generation, "old_ends": iso(made.old_ends)}
-        click.echo(json.dumps({"token": made.token, **values}))
+        hand_out(json.dumps({"token": made.token, **values}), otherwise)
     elif made.token is None:
         click.echo(
             f"generation {made.generation} of {made.id} was made with this key before; its token was shown then",
@@ -77,7 +80,7 @@ def rotate(
         click.echo(
             f"generation {made.generation} of {made.id}; the old secret ends {minute(made.old_ends)} UTC", err=True
         )
-        click.echo(made.token)
+        hand_out(made.token, otherwise)
 
 
 @click.command(epilog=examples("apitokenproxy tokens undo Ab12Cd34Ef56"))

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from apitokenproxy.cli.options import printable
+from apitokenproxy.cli.options import give_up_output, printable
 from apitokenproxy.config import read_config
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound
@@ -83,6 +83,15 @@ def opened(config: str, token_id: str | None = None, *, create: bool = False) ->
         sys.exit(1)
     finally:
         proxy.close()
+
+
+def hand_out(text: str, otherwise: str) -> None:
+    """Print what holds a token. Raises ConfigurationError, which says what to do, when nobody can have read it."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        give_up_output()
+        raise ConfigurationError(f"the token cannot be printed ({error.strerror}); {otherwise}") from None
 
 
 def token_from_stdin() -> str:

@@ -8,7 +8,7 @@ import click
 
 from apitokenproxy.cli import token_changes, token_derivation
 from apitokenproxy.cli.options import config_option, examples, printable
-from apitokenproxy.cli.token_options import attributes, id_argument, lifetime, opened, person
+from apitokenproxy.cli.token_options import attributes, hand_out, id_argument, lifetime, opened, person
 from apitokenproxy.cli.token_tables import as_json as in_json
 from apitokenproxy.cli.token_tables import details, event_as_json, minute, print_table, retiring, until
 from apitokenproxy.errors import ConfigurationError
@@ -69,12 +69,13 @@ def issue(
             tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in, by=person()
         )
         info = authority.get(issued.id)
+    otherwise = f"run: apitokenproxy tokens revoke {issued.id}, and issue another"
     if as_json:
-        click.echo(json.dumps({"token": issued.token, **in_json(info)}))
+        hand_out(json.dumps({"token": issued.token, **in_json(info)}), otherwise)
         return
     click.echo(f"id {issued.id}, tenant {tenant}, {until(info)}", err=True)
     click.echo('use it where the API key goes, for example: curl -H "Authorization: Bearer $TOKEN" ...', err=True)
-    click.echo(issued.token)
+    hand_out(issued.token, otherwise)
 
 
 @tokens.command("list", epilog=examples("apitokenproxy tokens list", "apitokenproxy tokens list --tenant acme --json"))
