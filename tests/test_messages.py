@@ -28,6 +28,7 @@ from apitokenproxy.messages import (
     Denial,
     Grant,
     Hidden,
+    HiddenText,
     Operation,
     Origin,
     Outbound,
@@ -260,6 +261,7 @@ def an_outbound() -> Outbound:
 HOLDING: dict[str, Callable[[], Any]] = {
     "Secret": lambda: Secret(MATERIAL),
     "Hidden": lambda: Hidden(MATERIAL.encode()),
+    "HiddenText": lambda: HiddenText(MATERIAL),
     "Presented": lambda: Presented("bearer", Hidden(MATERIAL.encode())),
     "Credential": a_credential,
     "Request": a_request,
@@ -285,7 +287,7 @@ def test_what_holds_material_is_not_deeply_copied(holding: str) -> None:
         copy.deepcopy(HOLDING[holding]())
 
 
-@pytest.mark.parametrize("holding", [name for name in HOLDING if name not in {"Secret", "Hidden"}])
+@pytest.mark.parametrize("holding", [name for name in HOLDING if name not in {"Secret", "Hidden", "HiddenText"}])
 @pytest.mark.parametrize("taken_apart", [attrs.asdict, attrs.astuple], ids=["asdict", "astuple"])
 def test_what_holds_material_may_be_taken_apart(taken_apart: Callable[..., Any], holding: str) -> None:
     """As debuggers and structured loggers do it: the parts that hold material are hidden themselves."""

@@ -31,7 +31,7 @@ from apitokenproxy.config_tables import (
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.limits.limit import Limit
-from apitokenproxy.messages import Timeouts
+from apitokenproxy.messages import HiddenText, Timeouts
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.upstream import Upstream
 
@@ -101,7 +101,7 @@ class _Reader:
     def read(self, data: dict[str, Any]) -> dict[str, Any]:
         top = self.table(data, "", TOP)
         arguments = self.table(top.get("proxy", {}), "proxy", PROXY)
-        arguments.setdefault("store", DEFAULT_STORE)
+        arguments["store"] = HiddenText(arguments.get("store", DEFAULT_STORE))
         for key in ("revocation_bound", "store_outage", "exchange_lifetime"):
             if key in arguments:
                 arguments[key] = self.made(f"proxy.{key}", parse_duration, arguments[key])

@@ -114,8 +114,8 @@ class Generation:
 
     The newest has no end of its own. One that was `replaced` (then) ends at `retired`; with `idle` it
     ends when nobody has used it for that long, be it earlier or later, and at `latest` in any case.
-    `rotation` is the SHA-256 of the idempotency key of the rotation that made it. Stores add to
-    `first_used`, `last_used` and `uses` with `note` alone.
+    `rotation` is 32 bytes that tell the rotation that made it again, by its idempotency key and its terms;
+    empty without a key. Stores add to `first_used`, `last_used` and `uses` with `note` alone.
     """
 
     number: int
@@ -135,7 +135,17 @@ class Generation:
         """When it is accepted no more, as far as is known now; None for the newest."""
         if self.idle is None or self.replaced is None or self.latest is None:
             return self.retired
-        return min(self.latest, max(self.replaced, self.last_used or self.replaced) + self.idle)
+        begun = max(self.replaced, self.last_used or self.replaced)
+        # In this order, since no date may be so far away as an idle time reaches.
+        return self.latest if self.latest - begun <= self.idle else begun + self.idle
+
+    def is_over(self, now: datetime) -> bool:
+        """Tell whether it is accepted no more. One that ended as it was replaced is over, whatever the clock says.
+
+        For who ended it has another clock than who judges it.
+        """
+        ends = self.ends
+        return ends is not None and (ends <= now or (self.replaced is not None and ends <= self.replaced))
 
 
 @frozen

@@ -5,7 +5,7 @@
 Rules:
 1. Each is made from the ones before it, so a stage that is skipped is a type error.
 2. They carry bytes as they came. Nothing here decodes, normalises or joins.
-3. What holds secret material has a constant repr (`Secret`, `Hidden`).
+3. What holds secret material has a constant repr (`Secret`, `Hidden`, `HiddenText`).
 4. What a decision rests on is frozen. What is only handed on is not: freezing costs 50 ns a field.
 """
 
@@ -47,6 +47,19 @@ class Hidden(bytes):
         return "Hidden(***)"
 
     __str__ = __repr__  # bytes has one of its own, which shows them
+
+    __reduce_ex__ = not_pickled
+
+
+@final
+class HiddenText(str):
+    """Text that is handed on as it is, but that error reports with local variables do not show: repr() is constant."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "HiddenText(***)"
 
     __reduce_ex__ = not_pickled
 

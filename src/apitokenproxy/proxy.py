@@ -41,7 +41,7 @@ from apitokenproxy.interfaces import (
 )
 from apitokenproxy.limits.limit import Limit, own_limits
 from apitokenproxy.limits.memory import MemoryLimiter
-from apitokenproxy.messages import Admission, Caller, Denial, Grant
+from apitokenproxy.messages import Admission, Caller, Denial, Grant, HiddenText
 from apitokenproxy.pipeline import Pipeline
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
@@ -97,6 +97,8 @@ class Proxy:
         exchange_lifetime: timedelta = DEFAULT_LIFETIME,
         secret_providers: Mapping[str, SecretProvider] | None = None,
     ) -> None:
+        if isinstance(store, str):
+            store = HiddenText(store)
         self.upstreams = by_name(upstreams)
         self._policy = Rules(rules, upstreams=self.upstreams) if isinstance(rules, Sequence) else rules
         self._limiter = MemoryLimiter(limits) if isinstance(limits, Sequence) else limits

@@ -54,24 +54,23 @@ def searched(text: str) -> str:
     return text
 
 
-def run(*arguments: str, folder: Path, stdin: str = "", **variables: str | None) -> Done:
+def run(*arguments: str, folder: Path, stdin: str | bytes = "", **variables: str | None) -> Done:
     """Run `apitokenproxy` to its end; a variable that is None is taken out of the environment."""
     return finished([*COMMAND, *arguments], folder, stdin=stdin, **variables)
 
 
-def finished(command: Sequence[str], folder: Path, *, stdin: str = "", **variables: str | None) -> Done:
+def finished(command: Sequence[str], folder: Path, *, stdin: str | bytes = "", **variables: str | None) -> Done:
     """Run a command to its end."""
     done = subprocess.run(
         command,
         cwd=folder,
         env=environment(**variables),
-        input=stdin,
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
-        text=True,
         timeout=50,
         check=False,
     )
-    return Done(done.returncode, searched(done.stdout), searched(done.stderr))
+    return Done(done.returncode, searched(done.stdout.decode()), searched(done.stderr.decode()))
 
 
 def environment(**variables: str | None) -> dict[str, str]:

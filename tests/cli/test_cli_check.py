@@ -1,11 +1,14 @@
 """`apitokenproxy check`: what is wrong with a configuration, all of it, in sentences."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command_line import CONFIGURATION, run
+from sqlalchemy import make_url
 
+from apitokenproxy.secrets.builtin import built_in_providers
 from loopback import REAL_KEY, UpstreamServer
 
 
@@ -17,6 +20,20 @@ def test_a_right_configuration_is_told_in_one_line(folder: Path) -> None:
         "apitokenproxy.toml: ok: upstreams api (wire forwarder); 1 rule, 0 limits; "
         "store sqlite:///tokens.db; audit audit.jsonl\n"
     )
+
+
+def test_the_password_of_a_database_is_not_told(folder: Path, new_postgres: Callable[[], str]) -> None:
+    """The store is called what messages call it: its host and its database."""
+    url = make_url(new_postgres())
+    own = url.set(password=url.password or "hunter2")
+    text = (folder / "apitokenproxy.toml").read_text()
+    (folder / "apitokenproxy.toml").write_text(
+        text.replace("sqlite:///tokens.db", own.render_as_string(hide_password=False))
+    )
+    done = run("check", folder=folder)
+    assert (done.code, done.err) == (0, "")
+    assert f"; store postgresql://{own.host or ''}/{own.database}; audit" in done.out
+    assert str(own.password) not in done.out
 
 
 SIX_MISTAKES = """
@@ -132,6 +149,9 @@ def test_what_the_proxy_itself_refuses_is_told_with_the_file(line: str, folder: 
     assert (done.code, done.out, done.err) == (1, "", f"error: apitokenproxy.toml: {SETTINGS[line]}\n")
 
 
+SCHEMES = ", ".join(sorted(built_in_providers()))
+
+
 def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
     """Also a reference that is none, which may be the key itself, and a place that no caller fills."""
     configuration = folder / "apitokenproxy.toml"
@@ -146,8 +166,8 @@ def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
     done = run("check", folder=folder)
     assert (done.code, done.out) == (1, "")
     assert [line.removeprefix("error: apitokenproxy.toml: upstreams.api.credential: ") for line in done.lines] == [
-        "a secret is named as scheme:place, for example env:API_KEY; schemes: aws, azure, env, exec, file, gcp, keyring, sealed, ssm, vault",
-        "secret reference enf:… has an unknown scheme; did you mean env:? known: env, exec, file",
+        "a secret is named as scheme:place, for example env:API_KEY; schemes: " + SCHEMES,
+        "secret reference enf:… has an unknown scheme; did you mean env:? known: " + SCHEMES,
         "secret reference env:…: {tenat} is not known; use {tenant} or {subject}",
         "environment variable NOT_THERE is not set; export it before starting",
     ]

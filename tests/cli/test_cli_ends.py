@@ -95,6 +95,7 @@ def test_colours_are_for_terminals_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [["demo"], ["tokens", "list"], ["--help"]])
 def test_a_reader_that_has_gone_is_met_with_silence(command: list[str], folder: Path) -> None:
     """Nothing on stderr when stdout is a pipe that nobody reads."""
+    assert run("tokens", "issue", "--tenant", "acme", folder=folder).code == 0
     reading, writing = os.pipe()
     os.close(reading)
     process = Popen([*COMMAND, *command], cwd=folder, env=environment(), stdout=writing, stderr=-1, text=True)
@@ -103,22 +104,41 @@ def test_a_reader_that_has_gone_is_met_with_silence(command: list[str], folder: 
     assert Done(process.returncode, "", searched(err)) == Done(1, "", "")
 
 
-def test_a_full_disk_is_one_sentence(folder: Path) -> None:
-    """A token that could not be printed can be revoked by the id on stderr."""
+def on_a_full_disk(folder: Path, *words: str) -> list[str]:
+    """Run a command about tokens whose output cannot be written; return what it says."""
     with Path("/dev/full").open("w") as full:
-        process = Popen(
-            [*COMMAND, "tokens", "issue", "--tenant", "acme"],
-            cwd=folder,
-            env=environment(),
-            stdout=full,
-            stderr=-1,
-            text=True,
-        )
+        command = [*COMMAND, "tokens", *words]
+        process = Popen(command, cwd=folder, env=environment(TOKEN_KEY="k" * 32), stdout=full, stderr=-1, text=True)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    lines = searched(err).splitlines()
-    assert lines[0].startswith("id ")
-    assert lines[2:] == ["error: what was printed cannot be written or read: No space left on device"]
+    return searched(err).splitlines()
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_token_that_cannot_be_printed_is_told_with_what_to_do(folder: Path, more: tuple[str, ...]) -> None:
+    """Its secret is lost, so it is named by its id: to be revoked, undone, or left alone."""
+    file = folder / "apitokenproxy.toml"
+    file.write_text(file.read_text().replace("[proxy]\n", '[proxy]\nsigning_keys = ["env:TOKEN_KEY"]\n'))
+    cannot = "error: the token cannot be printed (No space left on device); "
+    said = on_a_full_disk(folder, "issue", "--tenant", "acme", *more)[-1]
+    identifier = said.removeprefix(f"{cannot}run: apitokenproxy tokens revoke ")[:12]
+    assert said == f"{cannot}run: apitokenproxy tokens revoke {identifier}, and issue another"
+    undo = f"run: apitokenproxy tokens undo {identifier}, and rotate again"
+    for words, otherwise in (
+        (("--key", "k"), f"generation 2 of {identifier} is made; {undo}, with another key"),
+        (("--overlap", "0s"), f"generation 3 of {identifier} is made; rotate again"),
+    ):
+        assert on_a_full_disk(folder, "rotate", identifier, *words, *more)[-1] == cannot + otherwise
+    derived = on_a_full_disk(folder, "derive", identifier, *more)[-1]
+    assert derived.endswith(f", derived from {identifier}, is kept nowhere and ends by itself; derive another")
+
+
+def test_a_full_disk_is_one_sentence(folder: Path) -> None:
+    """Also for what is no token."""
+    run("tokens", "issue", "--tenant", "acme", folder=folder)
+    assert on_a_full_disk(folder, "list") == [
+        "error: what was printed cannot be written or read: No space left on device"
+    ]
 
 
 @pytest.mark.parametrize("missing", ["click", "uvicorn"])

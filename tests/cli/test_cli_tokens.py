@@ -1,12 +1,18 @@
 """`apitokenproxy tokens`: handing out, looking at, taking back."""
 
 import json
+import os
+import pwd
 import re
+import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import COMMAND, TOKEN, finished, run
 
+from apitokenproxy.cli.token_options import person
+from apitokenproxy.identity.format import mint
 from loopback import UpstreamServer
 
 NOBODY = "Nobody123456"
@@ -86,6 +92,48 @@ def test_everything_about_a_token_can_be_seen_but_the_token(folder: Path) -> Non
     assert all(token not in done.out + done.err for done in (table, listed, as_json, shown))
 
 
+def test_nothing_that_is_printed_acts_on_the_terminal(folder: Path) -> None:
+    """Control characters of attributes, of the store's rows and of files' names are shown escaped."""
+    identifier = str(issue(folder, "--tenant", "acme", "--attr", "org=\x1b]0;mine\x07\x9b31m\u202e")["id"])
+    with sqlite3.connect(folder / "tokens.db") as database:
+        database.execute("UPDATE atp_tokens SET subject = 'a\x1b[2J'")
+        database.execute("UPDATE atp_events SET actor = 'b\x1b[2J'")
+    database.close()
+    (folder / "c\x1b[2J.env").write_text(mint()[1])
+    shown = run("tokens", "show", identifier, folder=folder).out
+    listed = run("tokens", "list", folder=folder).out
+    found = run("tokens", "scan", "c\x1b[2J.env", folder=folder).out
+    assert "org=\\x1b]0;mine\\x07\\x9b31m\\u202e" in shown
+    assert [text.count("\\x1b[2J") for text in (shown, listed, found)] == [2, 1, 1]
+    assert all(char.isprintable() or char == "\n" for char in shown + listed + found)
+
+
+def test_who_did_it_is_the_account_and_not_a_variable(folder: Path) -> None:
+    """Anybody can set LOGNAME; and no name that it has can make a command fail."""
+    for name in ("mallory", "\x1b[2J", "x" * 300):
+        done = run("tokens", "issue", "--tenant", "acme", "--json", folder=folder, LOGNAME=name, USER=name)
+        identifier = json.loads(done.out)["id"]
+    events = json.loads(run("tokens", "show", identifier, "--json", folder=folder).out)["events"]
+    assert [event["by"] for event in events] == [f"{pwd.getpwuid(os.getuid()).pw_name} (command line)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [(None, "user {} (command line)"), (" ", "user {} (command line)"), ("a\n", "a\\n (command line)")]
+)
+def test_an_account_without_a_good_name_is_told_by_its_number(
+    name: str | None, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as any number."""
+
+    def getpwuid(_: int) -> SimpleNamespace:
+        if name is None:
+            raise KeyError
+        return SimpleNamespace(pw_name=name)
+
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    assert person() == by.format(os.getuid())
+
+
 def test_revoke_asks_nothing_and_says_what_it_did(folder: Path) -> None:
     """A revoked token stays in the list as revoked."""
     issued = issue(folder, "--tenant", "acme")
@@ -98,6 +146,7 @@ def test_revoke_asks_nothing_and_says_what_it_did(folder: Path) -> None:
 @pytest.mark.parametrize("command", ["show", "revoke"])
 def test_an_id_that_nobody_has_is_one_sentence(command: str, folder: Path) -> None:
     """The sentence says how to find the right one."""
+    issue(folder, "--tenant", "acme")
     done = run("tokens", command, NOBODY, folder=folder)
     assert (done.code, done.out) == (1, "")
     assert done.err == f"error: there is no token with the id {NOBODY}; see: apitokenproxy tokens list\n"
@@ -162,9 +211,12 @@ def test_rotate_prints_the_new_token_alone(folder: Path) -> None:
     first = run("tokens", "rotate", identifier, "--overlap", "12h", "--key", "k", folder=folder)
     assert (first.code, bool(TOKEN.fullmatch(first.out.strip())), first.out[4:16]) == (0, True, identifier)
     assert first.err.startswith(f"generation 2 of {identifier}; the old secret ends 20")
-    again = run("tokens", "rotate", identifier, "--key", "k", folder=folder)
+    again = run("tokens", "rotate", identifier, "--overlap", "12h", "--key", "k", folder=folder)
     assert (again.code, again.out) == (0, "")
     assert f"apitokenproxy tokens undo {identifier}" in again.err
+    other = run("tokens", "rotate", identifier, "--overlap", "0s", "--key", "k", folder=folder)
+    assert (other.code, other.out) == (1, "")
+    assert "with this key before, on other terms" in other.err
     refused = run("tokens", "rotate", identifier, folder=folder)
     assert (refused.code, refused.out) == (1, "")
     assert refused.err.startswith(f"error: client token {identifier} has generation 1 retiring until")
@@ -237,6 +289,15 @@ def test_a_leaked_token_is_revoked_from_stdin(folder: Path) -> None:
     assert "no client token of this store" in wrong.err
 
 
+@pytest.mark.parametrize("words", [("revoke", "--token-stdin"), ("narrow", "--method", "GET")])
+def test_what_is_no_text_on_stdin_is_no_token(folder: Path, words: tuple[str, ...]) -> None:
+    """One sentence, as for any other wrong token."""
+    issue(folder, "--tenant", "acme")
+    done = run("tokens", *words, folder=folder, stdin=b"\xff\xfeatp_\x80")
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert re.search("no client token of this store|only a derived token can be narrowed", done.err)
+
+
 def test_a_tenant_is_revoked_at_once(folder: Path) -> None:
     """Or one subject of it."""
     for subject in ("a", "a", "b"):
@@ -245,6 +306,23 @@ def test_a_tenant_is_revoked_at_once(folder: Path) -> None:
         "2 tokens of acme are revoked\n"
     )
     assert run("tokens", "revoke", "--tenant", "acme", folder=folder).out == "1 token of acme is revoked\n"
+    nothing = run("tokens", "revoke", "--tenant", "acme", "--subject", "a", folder=folder)
+    assert (nothing.code, nothing.out) == (1, "")
+    assert nothing.err.startswith("error: there is no token of a of acme to revoke; see: ")
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("show", NOBODY), ("rotate", NOBODY), ("revoke", "--tenant", "acme"), ("derive", NOBODY)]
+)
+def test_a_store_that_is_not_there_is_said_and_not_made(folder: Path, words: tuple[str, ...]) -> None:
+    """Of an empty one it would be said that nothing of this tenant had to be revoked, by a wrong path in the file."""
+    done = run("tokens", *words, folder=folder)
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "error: apitokenproxy.toml: proxy.store: there is no store sqlite:///tokens.db yet; "
+        "name the one that the proxy uses, or issue a token first\n"
+    )
+    assert not (folder / "tokens.db").exists()
 
 
 def test_tokens_are_found_in_files(folder: Path) -> None:

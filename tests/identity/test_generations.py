@@ -116,6 +116,7 @@ def test_an_old_secret_that_somebody_uses_lives_longer_up_to_a_hard_end() -> Non
         ({"planned": WEEK, "at_most": WEEK}, "name that too"),
         ({"planned": WEEK, "idle": timedelta(seconds=59)}, "a minute or more"),
         ({"planned": timedelta(0), "idle": DAY}, "leave complete_when_idle out"),
+        ({"planned": WEEK, "most_live": 1}, "an overlap of 0 leaves one"),
         ({"planned": WEEK, "idle": DAY, "at_most": DAY}, "must not be shorter than the overlap"),
     ],
 )
@@ -125,10 +126,14 @@ def test_terms_that_make_no_sense_are_refused(terms: dict, sentence: str) -> Non
         Overlap(**terms)
 
 
-def test_an_overlap_that_is_too_long_is_refused() -> None:
-    """No date is so far away."""
-    with pytest.raises(ConfigurationError, match="too long"):
-        rotate(a_token(), NOW, timedelta.max)
+@pytest.mark.parametrize("far", [timedelta.max, timedelta(days=100_000_000), timedelta(days=3650, seconds=1)])
+@pytest.mark.parametrize("term", ["planned", "idle", "at_most"])
+def test_an_overlap_that_is_too_long_is_refused(far: timedelta, term: str) -> None:
+    """Ten years are enough for each of its terms, and no date is so far away as others could reach."""
+    terms = {"planned": WEEK, "idle": DAY, "at_most": 2 * WEEK, term: far}
+    with pytest.raises(ConfigurationError, match="too long; each is at most 3650d"):
+        Overlap(**terms)
+    Overlap(timedelta(days=3650), timedelta(days=3650), timedelta(days=3650))
 
 
 @settings(max_examples=200)

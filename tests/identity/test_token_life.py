@@ -10,16 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from attrs import evolve
 from identity_calls import COLOURS, authenticate, bearer
 
 from apitokenproxy import Proxy, Rule, Upstream
-from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound, Unauthenticated
+from apitokenproxy.errors import ConfigurationError, StoreUnavailable, TokenConflict, TokenNotFound, Unauthenticated
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
 from apitokenproxy.identity.format import mint
 from apitokenproxy.identity.stores import open_store
 from apitokenproxy.identity.verified import Verified
-from apitokenproxy.interfaces import Uses
+from apitokenproxy.interfaces import StoredToken, TokenEvent, Uses
 from apitokenproxy.testing import FixedCredential
 
 DAY = timedelta(days=1)
@@ -77,17 +78,65 @@ def test_an_overlap_of_0_is_in_force_at_once(authority: TokenAuthority, store: A
     assert authenticate(part, "sync", bearer(new or "")) is not None
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+def test_what_ends_at_once_ends_whatever_another_clock_says(
+    authority: TokenAuthority, store: Any, colour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that rotates is a minute ahead of this one: every old secret is refused, and one that was undone."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(minutes=1)
+
+    first, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")
+    with monkeypatch.context() as there:
+        there.setattr("apitokenproxy.identity.authority.datetime", Ahead)
+        second = authority.rotate(first.id, overlap=DAY).token
+        third = authority.rotate(first.id, overlap=timedelta(0)).token
+        undone = authority.rotate(other.id, overlap=DAY).token
+        authority.undo(other.id)
+    assert [accepted(store, token, colour) for token in (first.token, second, third)] == [False, False, True]
+    assert [accepted(store, token, colour) for token in (other.token, undone)] == [True, False]
+    assert [[one.state for one in authority.get(token.id).generations] for token in (first, other)] == [
+        ["ended", "ended", "newest"],
+        ["newest", "ended"],
+    ]
+
+
 def test_a_repeated_rotation_is_the_same_rotation(authority: TokenAuthority, store: Any) -> None:
     """No second secret, and the first is not shown again; another key, another token: another rotation."""
     issued, other = authority.issue(tenant="acme"), authority.issue(tenant="acme")
     first = authority.rotate(issued.id, key="deploy 7")
-    again = authority.rotate(issued.id, key="deploy 7", overlap=timedelta(0))
+    again = authority.rotate(issued.id, key="deploy 7")
     assert (again.token, again.generation, again.old_ends) == (None, first.generation, first.old_ends)
     assert accepted(store, issued.token)
     assert authority.rotate(other.id, key="deploy 7").token is not None
+    assert authority.rotate(issued.id, key="deploy 8", overlap=timedelta(0)).generation == 3
+    assert authority.rotate(issued.id, key="deploy 7").generation == first.generation
+
+
+@pytest.mark.parametrize(
+    "other", [{"overlap": timedelta(0)}, {"complete_when_idle": DAY}, {"complete_when_idle": DAY, "at_most": 9 * DAY}]
+)
+def test_a_key_that_is_repeated_with_other_terms_is_refused(authority: TokenAuthority, other: dict[str, Any]) -> None:
+    """Whoever meant to end a leaked secret at once must not be told that it was done."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, key="k")
+    before = authority.get(issued.id)
+    with pytest.raises(TokenConflict, match="with this key before, on other terms; repeat those"):
+        authority.rotate(issued.id, key="k", **other)
+    assert authority.get(issued.id) == before
+
+
+def test_a_key_whose_rotation_was_undone_is_refused(authority: TokenAuthority) -> None:
+    """There is no such secret any more; another key makes one."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, key="k")
     authority.undo(issued.id)
-    assert authority.rotate(issued.id, key="deploy 7").token is None
-    assert authority.rotate(issued.id, key="deploy 8").generation == 3
+    with pytest.raises(TokenConflict, match="with this key was undone; rotate with another key"):
+        authority.rotate(issued.id, key="k")
+    assert authority.rotate(issued.id, key="l").generation == 3
 
 
 def test_a_rotation_that_is_asked_for_by_many_at_once_is_one(authority: TokenAuthority) -> None:
@@ -132,6 +181,15 @@ def test_uses_follow_the_id(authority: TokenAuthority, store: Any) -> None:
     assert (info.uses, info.last_used) == (7, now)
 
 
+def test_no_secret_was_used_before_it_was_made(authority: TokenAuthority, store: Any) -> None:
+    """Uses are written every two seconds, with the moment of the write before as the first."""
+    issued = authority.issue(tenant="acme")
+    now = datetime.now(UTC)
+    store.note([Uses(issued.id, 1, now - timedelta(seconds=2), now, 1)])
+    used = authority.get(issued.id).generations[0]
+    assert (used.first_used, used.last_used) == (used.created, now)
+
+
 def test_an_old_secret_in_use_past_its_time_is_told_to_the_log_once(
     store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,6 +205,22 @@ def test_an_old_secret_in_use_past_its_time_is_told_to_the_log_once(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert f"generation 1 of client token {issued.id} of acme is still used" in told[0]
+
+
+def test_an_idle_time_that_no_date_can_reach_breaks_nothing(authority: TokenAuthority, store: Any) -> None:
+    """A row as an earlier version wrote it: the old secret ends at its hard end, and everything can be done with it."""
+    issued = authority.issue(tenant="acme")
+    authority.rotate(issued.id, overlap=DAY, complete_when_idle=DAY)
+
+    def stretched(token: StoredToken) -> tuple[StoredToken, TokenEvent]:
+        old, new = token.generations
+        after = evolve(token, generations=(evolve(old, idle=timedelta(days=100_000_000)), new))
+        return after, TokenEvent(token.id, datetime.now(UTC), "a test", "edit")
+
+    hard_end = store.change(issued.id, stretched).generations[0].latest
+    assert [token.generations[0].ends for token in authority.list()] == [hard_end]
+    assert accepted(store, issued.token)
+    assert [one.state for one in authority.undo(issued.id).generations] == ["newest", "ended"]
 
 
 # --- pausing, editing, ending ---------------------------------------------------------------
@@ -189,6 +263,31 @@ def test_an_edit_that_is_wrong_changes_nothing(authority: TokenAuthority) -> Non
     with pytest.raises(TokenConflict, match="revoked for good"):
         authority.edit(issued.id, tenant="other")
     assert authority.get(issued.id).tenant == "acme"
+
+
+def test_revoking_a_tenant_goes_on_past_what_cannot_be_revoked(
+    authority: TokenAuthority, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is deleted meanwhile, one fails, one is issued meanwhile: all the others end, and the failure is raised."""
+    tokens = [authority.issue(tenant="acme").id for _ in range(5)]
+    change = store.change
+    late: list[str] = []
+
+    def failing(token_id: str, edit: Any) -> Any:
+        if token_id == tokens[0]:
+            raise StoreUnavailable("the row is locked")
+        if not late:
+            authority.delete(tokens[2])
+            late.append(authority.issue(tenant="acme").id)
+        return change(token_id, edit)
+
+    with monkeypatch.context() as there:
+        there.setattr(type(store), "change", lambda _, token_id, edit: failing(token_id, edit))
+        with pytest.raises(StoreUnavailable):
+            authority.revoke_all(tenant="acme")
+    states = {one.id: one.state for one in authority.list()}
+    assert states == {tokens[0]: "active", **dict.fromkeys((tokens[1], *tokens[3:], *late), "revoked")}
+    assert [one.id for one in authority.revoke_all(tenant="acme")] == tokens[:1]
 
 
 def test_a_whole_tenant_can_be_revoked(authority: TokenAuthority) -> None:

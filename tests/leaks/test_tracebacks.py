@@ -1,25 +1,49 @@
 """Tracebacks with local variables, as error reporters send them, of what is raised inside the pipeline's stages."""
 
+import asyncio
 import json
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from attrs import define
 from reflecting_upstream import running_reflection
 
-from apitokenproxy import Bearer, Caller, Denial, Grant, Operation, Proxy, Query, Rule, Secret, Upstream, nonblocking
+from apitokenproxy import (
+    Bearer,
+    Caller,
+    ConfigurationError,
+    Denial,
+    Grant,
+    Operation,
+    Proxy,
+    Query,
+    Rule,
+    Secret,
+    Upstream,
+    narrow,
+    nonblocking,
+)
 from apitokenproxy.exchange import Exchange
+from apitokenproxy.identity.authority import TokenAuthority
+from apitokenproxy.identity.derived import DERIVED_REGEX
+from apitokenproxy.identity.format import SCAN_REGEX
+from apitokenproxy.identity.memory import MemoryStore
+from apitokenproxy.identity.sql import SqlStore
+from apitokenproxy.identity.stores import name_of
+from apitokenproxy.identity.verified import Verified
 from apitokenproxy.messages import Admission, Credential, Hidden
 from apitokenproxy.policy.rules import Rules
 from apitokenproxy.testing import MemoryAudit
 from leaks.forms import assert_clean
 from loopback import UpstreamServer
 
+PASSWORD = "hunter2/of~the-database_77"
 REAL = "real/traceback+key~4f8a1c9e7b3d5062"
 STAGES = ["store", "policy", "limiter", "provider", "credential", "transport", "reply", "unreachable", "settle"]
 
@@ -224,6 +248,89 @@ def test_a_refusal_told_to_the_log_says_where_but_not_what(
     reasons = [record.reason for record in proxy._audit.records]
     assert [reason.startswith("RuntimeError at ") for reason in reasons] == [True, True]
     assert_clean({"real key": REAL, "client token": token}, {"audit": "\n".join(reasons).encode()})
+
+
+class FailingStore(MemoryStore):
+    """A store that fails at whatever it is asked once it is told to."""
+
+    failing = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and name != "failing" and self.failing:
+            return _fail
+        return super().__getattribute__(name)
+
+
+def _fail(*_: object) -> NoReturn:
+    raise RuntimeError("the store fails")
+
+
+CALLS: dict[str, Callable[[TokenAuthority, str], object]] = {
+    "issue": lambda authority, _: authority.issue(tenant="acme"),
+    "rotate": lambda authority, token: authority.rotate(token[4:16]),
+    "revoke_leaked": lambda authority, token: authority.revoke_leaked(token),
+    "arevoke_leaked": lambda authority, token: asyncio.run(authority.arevoke_leaked(token)),
+    "derive": lambda authority, token: authority.derive(token[4:16]),
+}
+ANY_TOKEN = re.compile(f"{SCAN_REGEX}|{DERIVED_REGEX}")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_store_that_fails_shows_no_token_that_is_handed_out_or_taken_back(call: str) -> None:
+    """Neither the new one, which the store may have kept all the same, nor the one that was found in a leak."""
+    store = FailingStore()
+    authority = TokenAuthority(store, Verified(bound=1.0))
+    token = authority.issue(tenant="acme").token
+    store.failing = True
+    with pytest.raises(RuntimeError) as caught:
+        CALLS[call](authority, token)
+    report = rendered(caught.value)
+    assert "authority.py" in report or "deriving.py" in report
+    assert ANY_TOKEN.findall(report) == []
+
+
+@pytest.mark.parametrize("terms", [{"paths": ["a"]}, {"paths": ["/" + "x" * 4000]}, {}])
+def test_a_token_that_cannot_be_narrowed_is_not_shown(terms: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wrong terms, a token that is full, nothing to narrow by: the holder's token is in no frame."""
+    monkeypatch.setenv("SIGNING", "k" * 32)
+    proxy = Proxy(
+        upstreams=[Upstream("api", "https://api.example.com", credential=Bearer("env:SIGNING"))],
+        rules=[Rule("all", effect="allow")],
+        signing_keys=["env:SIGNING"],
+    )
+    token = proxy.tokens.derive(proxy.tokens.issue(tenant="acme").id).token
+    with pytest.raises(ConfigurationError) as caught:
+        narrow(token, **terms)
+    proxy.close()
+    report = rendered(caught.value)
+    assert "narrowing.py" in report
+    assert_clean({"derived token": token}, {"report": report.encode()})
+
+
+@pytest.mark.parametrize("opened", ["proxy", "file", "store", "name"])
+@pytest.mark.parametrize("place", ["127.0.0.1:1/tokens", "127.0.0.1:x/tokens", "127.0.0.1"])
+def test_a_database_that_cannot_be_opened_does_not_show_its_password(opened: str, place: str, tmp_path: Path) -> None:
+    """Whether it does not answer or is named wrongly, and whoever opens it."""
+    url = f"postgresql://user:{PASSWORD}@{place}"
+    file = tmp_path / "a.toml"
+    text = f'[proxy]\nstore = "{url}"\n[upstreams.api]\nurl = "https://api.example.com"\n'
+    file.write_text(text + 'credential = { type = "bearer", secret = "env:X" }\n')
+    opening: dict[str, Callable[[], object]] = {
+        "proxy": lambda: Proxy(
+            upstreams=[Upstream("api", "https://x.example", credential=Bearer("env:X"))], rules=[], store=url
+        ),
+        "file": lambda: Proxy.from_toml(file),
+        "store": lambda: SqlStore(url),
+        "name": lambda: name_of(url),
+    }
+    if opened == "name" and place.endswith(":1/tokens"):
+        assert name_of(url) == "postgresql://127.0.0.1/tokens"
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        opening[opened]()
+    report = rendered(caught.value)
+    assert ".py" in report
+    assert_clean({"password": PASSWORD}, {"report": report.encode()})
 
 
 def test_the_report_would_show_a_local() -> None:

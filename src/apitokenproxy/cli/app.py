@@ -13,7 +13,7 @@ import click
 
 from apitokenproxy.cli.check import check
 from apitokenproxy.cli.demo import demo
-from apitokenproxy.cli.options import examples
+from apitokenproxy.cli.options import examples, give_up_output, printable
 from apitokenproxy.cli.serve import serve
 from apitokenproxy.cli.tokens import tokens
 from apitokenproxy.errors import ApitokenproxyError, ProxyError, fault
@@ -36,8 +36,7 @@ class _Group(click.Group):
         except ApitokenproxyError as error:
             _fail(str(error))
         except OSError as error:
-            # What is left in the buffer would be tried again, and complained about, at the very end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            give_up_output()
             _fail(f"{error.filename or 'what was printed'} cannot be written or read: {error.strerror or error}")
         except Exception as error:  # noqa: BLE001 - its text could hold anything
             _fail(f"this is a fault of apitokenproxy: {fault(error).detail}")
@@ -45,7 +44,7 @@ class _Group(click.Group):
 
 def _fail(text: str) -> None:
     for line in text.splitlines():
-        click.secho(f"error: {line}", fg="red", err=True)
+        click.secho(f"error: {printable(line)}", fg="red", err=True)
     sys.exit(1)
 
 

@@ -7,6 +7,7 @@ import click
 
 from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.config import read_config
+from apitokenproxy.identity.stores import name_of
 from apitokenproxy.proxy import Proxy
 
 
@@ -26,7 +27,7 @@ def check(config: str) -> None:
     names = ", ".join(f"{upstream.name} ({upstream.forwarder} forwarder)" for upstream in read["upstreams"])
     click.echo(
         f"{config}: ok: upstreams {names}; {_number(read['rules'], 'rule')}, {_number(read['limits'], 'limit')}; "
-        f"store {read['store']}; audit {read.get('audit', 'to the log only')}"
+        f"store {name_of(read['store'])}; audit {read.get('audit', 'to the log only')}"
     )
 
 

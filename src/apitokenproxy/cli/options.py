@@ -1,5 +1,7 @@
 """What several commands share."""
 
+import os
+
 import click
 
 config_option = click.option(
@@ -10,6 +12,16 @@ config_option = click.option(
     metavar="FILE",
     help="The configuration file.",
 )
+
+
+def give_up_output() -> None:
+    """Let what is left to be printed go nowhere: it would be tried again, and complained about, at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def printable(text: str) -> str:
+    """Return a text in which what would act on a terminal, or look like another line, is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def examples(*lines: str) -> str:

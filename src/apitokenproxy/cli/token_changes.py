@@ -7,10 +7,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from apitokenproxy.cli.options import config_option, examples
+from apitokenproxy.cli.options import config_option, examples, printable
 from apitokenproxy.cli.token_options import (
     attributes,
     duration,
+    hand_out,
     id_argument,
     lifetime,
     opened,
@@ -64,9 +65,11 @@ def rotate(
             key=key,
             by=person(),
         )
+    back = f"run: apitokenproxy tokens undo {made.id}, and rotate again" if overlap else "rotate again"
+    otherwise = f"generation {made.generation} of {made.id} is made; {back}{', with another key' if key else ''}"
     if as_json:
         values = {"id": made.id, "generation": made.generation, "old_ends": iso(made.old_ends)}
-        click.echo(json.dumps({"token": made.token, **values}))
+        hand_out(json.dumps({"token": made.token, **values}), otherwise)
     elif made.token is None:
         click.echo(
             f"generation {made.generation} of {made.id} was made with this key before; its token was shown then",
@@ -77,7 +80,7 @@ def rotate(
         click.echo(
             f"generation {made.generation} of {made.id}; the old secret ends {minute(made.old_ends)} UTC", err=True
         )
-        click.echo(made.token)
+        hand_out(made.token, otherwise)
 
 
 @click.command(epilog=examples("apitokenproxy tokens undo Ab12Cd34Ef56"))
@@ -112,6 +115,11 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
     with opened(config, token_id) as authority:
         if tenant is not None:
             ended = authority.revoke_all(tenant=tenant, subject=subject, by=person())
+            if not ended:
+                whose = tenant if subject is None else f"{subject} of {tenant}"
+                raise ConfigurationError(
+                    f"there is no token of {whose} to revoke; see: apitokenproxy tokens list --tenant {tenant}"
+                )
             tokens, are = ("token", "is") if len(ended) == 1 else ("tokens", "are")
             click.echo(f"{len(ended)} {tokens} of {tenant} {are} revoked")
             return
@@ -122,7 +130,7 @@ def revoke(config: str, token_id: str | None, tenant: str | None, subject: str |
                 info = authority.revoke_leaked(token_from_stdin(), by=person())
             except TokenNotFound as error:
                 raise ConfigurationError(f"{error}; give the whole token and nothing else") from None
-    click.echo(f"{info.id} of {info.tenant} is revoked")
+    click.echo(f"{info.id} of {printable(info.tenant)} is revoked")
 
 
 @click.command(epilog=examples("apitokenproxy tokens suspend Ab12Cd34Ef56"))
@@ -132,7 +140,7 @@ def suspend(config: str, token_id: str) -> None:
     """Refuse a token until it is resumed."""
     with opened(config, token_id) as authority:
         info = authority.suspend(token_id, by=person())
-    click.echo(f"{info.id} of {info.tenant} is suspended")
+    click.echo(f"{info.id} of {printable(info.tenant)} is suspended")
 
 
 @click.command(epilog=examples("apitokenproxy tokens resume Ab12Cd34Ef56"))
@@ -142,7 +150,7 @@ def resume(config: str, token_id: str) -> None:
     """Accept a suspended token again."""
     with opened(config, token_id) as authority:
         info = authority.resume(token_id, by=person())
-    click.echo(f"{info.id} of {info.tenant} is {info.state}")
+    click.echo(f"{info.id} of {printable(info.tenant)} is {info.state}")
 
 
 @click.command(epilog=examples("apitokenproxy tokens delete Ab12Cd34Ef56"))
@@ -203,7 +211,7 @@ def edit(
         raise click.UsageError("name what is to be changed, as --scope github:read")
     with opened(config, token_id) as authority:
         info = authority.edit(token_id, by=person(), **fields)
-    click.echo(f"{info.id} of {info.tenant} is changed")
+    click.echo(f"{info.id} of {printable(info.tenant)} is changed")
 
 
 @click.command(epilog=examples("apitokenproxy tokens scan app.log .env", "apitokenproxy tokens scan - < build.log"))
@@ -217,7 +225,7 @@ def scan(files: tuple[BinaryIO, ...]) -> None:
             what = (
                 f"token {derived}, derived from {identifier}" if derived else f"a client token with the id {identifier}"
             )
-            click.echo(f"{file.name}:{line}: {what}")
+            click.echo(f"{printable(file.name)}:{line}: {what}")
     if count:
         click.secho("revoke them: apitokenproxy tokens revoke ID", err=True)
         sys.exit(1)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from apitokenproxy.cli.options import config_option, examples
-from apitokenproxy.cli.token_options import id_argument, lifetime, opened, token_from_stdin
+from apitokenproxy.cli.token_options import hand_out, id_argument, lifetime, opened, token_from_stdin
 from apitokenproxy.cli.token_tables import iso, minute
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.identity.narrowing import narrow as narrowed
@@ -77,12 +77,13 @@ def derive(
             concurrency=concurrency,
             **_given(less),
         )
+    otherwise = f"{made.id}, derived from {made.parent}, is kept nowhere and ends by itself; derive another"
     if as_json:
         values = {"token": made.token, "id": made.id, "parent": made.parent, "expires": iso(made.expires)}
-        click.echo(json.dumps(values))
+        hand_out(json.dumps(values), otherwise)
         return
     click.echo(f"id {made.id}, derived from {made.parent}, ends {minute(made.expires)} UTC", err=True)
-    click.echo(made.token)
+    hand_out(made.token, otherwise)
 
 
 @click.command(

@@ -1,6 +1,6 @@
 """What the commands about tokens share: their options, the open store, and who runs them."""
 
-import getpass
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,16 @@ from typing import NoReturn
 
 import click
 
+from apitokenproxy.cli.options import give_up_output, printable
 from apitokenproxy.config import read_config
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError, TokenConflict, TokenNotFound
 from apitokenproxy.identity.authority import TokenAuthority
+from apitokenproxy.identity.stores import is_there, name_of
 from apitokenproxy.proxy import Proxy
 
 _LONGEST_STDIN = 8192
+_LONGEST_NAME = 200
 
 id_argument = click.argument("token_id", metavar="ID")
 
@@ -47,20 +50,28 @@ def lifetime(context: click.Context, parameter: click.Parameter, text: str | Non
     return found
 
 
-def _proxy(config: str) -> Proxy:
+def _proxy(config: str, *, create: bool) -> Proxy:
     settings = read_config(config)
     if settings["store"] == "memory:":
         raise ConfigurationError(
             f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
+        )
+    if not create and not is_there(settings["store"]):
+        raise ConfigurationError(
+            f"{config}: proxy.store: there is no store {name_of(settings['store'])} yet; "
+            "name the one that the proxy uses, or issue a token first"
         )
     # Nothing is forwarded, so nothing is recorded: an audit file made here could have the wrong owner.
     return Proxy(**settings | {"audit": None})
 
 
 @contextmanager
-def opened(config: str, token_id: str | None = None) -> Iterator[TokenAuthority]:
-    """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1."""
-    proxy = _proxy(config)
+def opened(config: str, token_id: str | None = None, *, create: bool = False) -> Iterator[TokenAuthority]:
+    """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1.
+
+    A store that is not there is made with `create` alone: an empty one would say that there are no tokens.
+    """
+    proxy = _proxy(config, create=create)
     try:
         yield proxy.tokens
     except TokenNotFound:
@@ -74,9 +85,21 @@ def opened(config: str, token_id: str | None = None) -> Iterator[TokenAuthority]
         proxy.close()
 
 
+def hand_out(text: str, otherwise: str) -> None:
+    """Print what holds a token. Raises ConfigurationError, which says what to do, when nobody can have read it."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        give_up_output()
+        raise ConfigurationError(f"the token cannot be printed ({error.strerror}); {otherwise}") from None
+
+
 def token_from_stdin() -> str:
-    """Return the token that stands on stdin: in the arguments of a command everybody could read it."""
-    return sys.stdin.read(_LONGEST_STDIN).strip() if sys.stdin else ""
+    """Return the token that stands on stdin: in the arguments of a command everybody could read it.
+
+    What is no text is no token either, whatever it is then found to be.
+    """
+    return sys.stdin.buffer.read(_LONGEST_STDIN).decode(errors="replace").strip() if sys.stdin else ""
 
 
 def _no_such(token_id: str) -> NoReturn:
@@ -89,8 +112,15 @@ def _no_such(token_id: str) -> NoReturn:
 
 
 def person() -> str:
-    """Return who runs the command, for the token's events."""
+    """Return who runs the command, for the token's events: the account of the process, not what a variable says."""
     try:
-        return f"{getpass.getuser()} (command line)"
-    except (OSError, KeyError):  # no name for this user id
+        import pwd  # noqa: PLC0415 - not on every system
+
+        user = os.getuid()
+    except (ImportError, AttributeError):
         return "command line"
+    try:
+        name = printable(pwd.getpwuid(user).pw_name)[:_LONGEST_NAME].strip()
+    except KeyError:  # no name for this number, as in some containers
+        name = ""
+    return f"{name or f'user {user}'} (command line)"

@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from apitokenproxy.cli.options import printable
 from apitokenproxy.identity.told import TokenInfo
 from apitokenproxy.interfaces import TokenEvent
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows under their heads."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -7,8 +7,8 @@ from datetime import timedelta
 import click
 
 from apitokenproxy.cli import token_changes, token_derivation
-from apitokenproxy.cli.options import config_option, examples
-from apitokenproxy.cli.token_options import attributes, id_argument, lifetime, opened, person
+from apitokenproxy.cli.options import config_option, examples, printable
+from apitokenproxy.cli.token_options import attributes, hand_out, id_argument, lifetime, opened, person
 from apitokenproxy.cli.token_tables import as_json as in_json
 from apitokenproxy.cli.token_tables import details, event_as_json, minute, print_table, retiring, until
 from apitokenproxy.errors import ConfigurationError
@@ -64,17 +64,18 @@ def issue(
     """Issue a token. It is shown this once: alone on stdout, its details on stderr."""
     if sys.stdout is None:
         raise ConfigurationError("stdout is closed, so nobody could read the token; no token was issued")
-    with opened(config) as authority:
+    with opened(config, create=True) as authority:
         issued = authority.issue(
             tenant=tenant, subject=subject, scopes=scopes, attributes=attributes, expires_in=expires_in, by=person()
         )
         info = authority.get(issued.id)
+    otherwise = f"run: apitokenproxy tokens revoke {issued.id}, and issue another"
     if as_json:
-        click.echo(json.dumps({"token": issued.token, **in_json(info)}))
+        hand_out(json.dumps({"token": issued.token, **in_json(info)}), otherwise)
         return
     click.echo(f"id {issued.id}, tenant {tenant}, {until(info)}", err=True)
     click.echo('use it where the API key goes, for example: curl -H "Authorization: Bearer $TOKEN" ...', err=True)
-    click.echo(issued.token)
+    hand_out(issued.token, otherwise)
 
 
 @tokens.command("list", epilog=examples("apitokenproxy tokens list", "apitokenproxy tokens list --tenant acme --json"))
@@ -126,7 +127,7 @@ def show(config: str, token_id: str, as_json: bool) -> None:
         shown = " ".join(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             shown = " ".join(f"{name}={item}" for name, item in value.items())
-        click.echo(f"{key:<10}  {'-' if shown in (None, '') else shown}")
+        click.echo(f"{key:<10}  {'-' if shown in (None, '') else printable(str(shown))}")
     click.echo()
     rows = [("GENERATION", "STATE", "CREATED", "FIRST USED", "LAST USED", "USES", "ENDS")]
     rows += [

@@ -4,13 +4,14 @@ Rules:
 1. A change is in force in this process when the method returns, and in others within the revocation bound.
 2. Every change leaves an event in the store, in the same transaction: what, when, by whom.
 3. A token string is shown once, by the call that made it. A call that is repeated with its
-   idempotency key finds what it did and shows no secret.
+   idempotency key finds what it did and shows no secret. What a traceback shows of its frames is no token.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from hashlib import sha256
+from functools import partial
 from typing import Any, Final, Literal
 
 from attrs import evolve
@@ -18,10 +19,10 @@ from attrs import evolve
 from apitokenproxy.errors import TokenConflict, TokenNotFound
 from apitokenproxy.identity.attributes import checked
 from apitokenproxy.identity.awaitable import awaitable
-from apitokenproxy.identity.derived import is_derived
 from apitokenproxy.identity.deriving import Deriving
-from apitokenproxy.identity.format import digest, id_in, mint
-from apitokenproxy.identity.generations import MOST_LIVE, Overlap, rotated, undone
+from apitokenproxy.identity.ending import end_all, owner_of
+from apitokenproxy.identity.format import digest, mint
+from apitokenproxy.identity.generations import MOST_LIVE, Overlap, made_before, rotated, rotation_of, undone
 from apitokenproxy.identity.signing import NO_KEYS, SigningKeys
 from apitokenproxy.identity.terms import (
     checked_actor,
@@ -35,6 +36,7 @@ from apitokenproxy.identity.terms import (
 from apitokenproxy.identity.told import IssuedToken, Rotation, TokenInfo, described, told
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import Generation, StoredToken, TokenEvent, TokenStore
+from apitokenproxy.messages import Hidden, HiddenText
 
 DEFAULT_OVERLAP: Final = timedelta(days=7)
 
@@ -99,7 +101,7 @@ class TokenAuthority(Deriving):
             generations=(Generation(1, digest(token.encode()), now),),
         )
         self._store.add(stored, TokenEvent(identifier, now, checked_actor(by), "issue", described(stored)))
-        return IssuedToken(token, identifier, stored.tenant, stored.expires)
+        return IssuedToken(str(token), identifier, stored.tenant, stored.expires)
 
     def rotate(
         self,
@@ -117,15 +119,15 @@ class TokenAuthority(Deriving):
         With `complete_when_idle` the old one ends when nobody has used it for that long: earlier than the
         overlap if it can, later if it must, after `at_most` in any case (by default, the overlap).
         `most_live` is how many secrets may live at once. `key` makes the call idempotent: repeated with
-        the same key it changes nothing and shows no secret. Raises ConfigurationError.
+        the same key and terms it changes nothing and shows no secret. Raises ConfigurationError.
         """
         terms = Overlap(overlap, complete_when_idle, at_most, most_live)
-        rotation = b"" if key is None else sha256(checked_key(key).encode()).digest()
+        rotation = b"" if key is None else rotation_of(checked_key(key), terms)
         _, token = mint(checked_id(token_id))
         repeated: list[Generation] = []
 
         def edit(stored: StoredToken, now: datetime) -> tuple[StoredToken, dict[str, Any]] | None:
-            repeated[:] = [one for one in stored.generations if rotation and one.rotation == rotation]
+            repeated[:] = filter(None, [made_before(stored, rotation)])
             if repeated:
                 return None
             after = rotated(stored, digest(token.encode()), now, terms, rotation)
@@ -136,7 +138,7 @@ class TokenAuthority(Deriving):
         old_ends = max(
             (one.ends for one in stored.generations if one.replaced == made.created and one.ends), default=None
         )
-        return Rotation(None if repeated else token, stored.id, made.number, old_ends)
+        return Rotation(None if repeated else str(token), stored.id, made.number, old_ends)
 
     def undo(self, token_id: str, *, by: str = "") -> TokenInfo:
         """Take a rotation back while its overlap lasts: the new secret ends at once, the old one lives on."""
@@ -151,25 +153,20 @@ class TokenAuthority(Deriving):
         )
 
     def revoke_all(self, *, tenant: str, subject: str | None = None, by: str = "") -> "_TokenInfos":
-        """End every token of a tenant, or of one subject of it, and return those that were not ended before."""
-        found = [one for one in self._store.list(checked_tenant(tenant)) if subject is None or one.subject == subject]
-        return [self.revoke(one.id, by=by) for one in found if one.revoked is None]
+        """End every token of a tenant, or of one subject of it, and return those that were not ended before.
+
+        Whatever cannot be ended is told when all others have ended.
+        """
+        found = partial(self._store.list, checked_tenant(tenant))
+        return end_all(found, subject, partial(self.revoke, by=by))
 
     def revoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
         """End the token of which this is the string, whatever generation. Raises TokenNotFound, TokenConflict.
 
         The string must be a token's in every letter, or else whoever knows an id could end the token.
         """
-        text = token.strip().encode()
-        if is_derived(text):
-            parent = text[4:16].decode("ascii", "replace")
-            raise TokenConflict(f"that token was derived from {parent} and ends with it, or by itself; revoke {parent}")
-        identifier = id_in(text)
-        stored = None if identifier is None else self._store.find(identifier)
-        found = digest(text)
-        if stored is None or all(generation.digest != found for generation in stored.generations):
-            raise TokenNotFound("that is no client token of this store")
-        return self.revoke(stored.id, by=by)
+        token = HiddenText(token)
+        return self.revoke(owner_of(self._store, Hidden(token.strip().encode(errors="replace"))), by=by)
 
     def suspend(self, token_id: str, *, by: str = "") -> TokenInfo:
         """Refuse a token until it is resumed. Suspending again changes nothing."""
@@ -256,7 +253,6 @@ class TokenAuthority(Deriving):
     aundo = awaitable(undo)
     arevoke = awaitable(revoke)
     arevoke_all = awaitable(revoke_all)
-    arevoke_leaked = awaitable(revoke_leaked)
     asuspend = awaitable(suspend)
     aresume = awaitable(resume)
     adelete = awaitable(delete)
@@ -264,6 +260,11 @@ class TokenAuthority(Deriving):
     aget = awaitable(get)
     aevents = awaitable(events)
     alist = awaitable(list)  # noqa: A003 - the method above
+
+    async def arevoke_leaked(self, token: str, *, by: str = "") -> TokenInfo:
+        """Do what `revoke_leaked` does without blocking the event loop."""
+        token = HiddenText(token)
+        return await asyncio.to_thread(self.revoke_leaked, token, by=by)
 
     # --- how a change is made -----------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Rules:
 1. What does not begin with the prefix is not a client token; what does is decided here, for good.
-2. Garbage is refused by form and checksum before the store is asked.
+2. Garbage is refused by form and checksum before the store is asked, and counts for nothing.
 3. Unknown, expired, revoked and wrong take the same path, the same work and get the same answer.
    Only the audit record knows which it was.
 4. A store that does not answer is the proxy's fault (503), never the client's (401). No refusal is
@@ -27,12 +27,12 @@ from types import NoneType
 from attrs import evolve
 
 from apitokenproxy._colour import Colour
-from apitokenproxy.errors import TooManyFailures, Unauthenticated
+from apitokenproxy.errors import Unauthenticated
 from apitokenproxy.identity.attributes import read_only
 from apitokenproxy.identity.changes import Changes
 from apitokenproxy.identity.derived import DERIVE, LONGEST, Derived, is_derived, key_of, opened, take_apart
 from apitokenproxy.identity.format import id_in
-from apitokenproxy.identity.guessing import Guessing
+from apitokenproxy.identity.guessing import Guessing, Turn
 from apitokenproxy.identity.signing import NO_KEYS, BoundSigningKeys, SigningKeys
 from apitokenproxy.identity.usage import Usage
 from apitokenproxy.identity.verified import Entry, Verified
@@ -77,8 +77,9 @@ class ClientTokens:
         ask: Callable[[], Awaitable[int]] = colour.lift(self._store.changes, int)
         hear = partial(self._changes.hear, ask, colour)
         keys = self._keys.bind(colour)
+        turn = partial(self._guessing.turn, colour)
         return BoundClientTokens(
-            find, hear, keys, self._changes, self._usage, self._guessing, self._verified, self._clock
+            find, hear, turn, keys, self._changes, self._usage, self._guessing, self._verified, self._clock
         )
 
     def close(self) -> None:
@@ -89,12 +90,13 @@ class ClientTokens:
 class BoundClientTokens:
     """ClientTokens in one colour."""
 
-    __slots__ = ("_changes", "_clock", "_count", "_find", "_guessing", "_hear", "_keys", "_usage", "_verified")
+    __slots__ = ("_changes", "_clock", "_count", "_find", "_guessing", "_hear", "_keys", "_turn", "_usage", "_verified")
 
     def __init__(
         self,
         find: Callable[[str], Awaitable[StoredToken | None]],
         hear: Callable[[], Awaitable[None]],
+        turn: Callable[[str, bytes], Awaitable[Turn]],
         keys: BoundSigningKeys,
         changes: Changes,
         usage: Usage,
@@ -104,6 +106,7 @@ class BoundClientTokens:
     ) -> None:
         self._find = find
         self._hear = hear
+        self._turn = turn
         self._keys = keys
         self._changes = changes
         self._usage = usage
@@ -130,33 +133,31 @@ class BoundClientTokens:
 
     async def _look_up(self, token: bytes, digest: bytes, address: str) -> Caller:
         """Return the caller, unless the token is wrong or too many of this address were."""
-        seconds = self._guessing.wait(address)
-        if seconds and not self._verified.was_good(digest):
-            raise TooManyFailures("too many wrong client tokens came from this address", retry_after=seconds)
+        named = take_apart(token) if is_derived(token) else id_in(token)
+        if named is None:
+            raise Unauthenticated(_GARBAGE)
+        known = self._verified.was_good(digest)
+        turn = self._guessing.known(address, digest) if known else await self._turn(address, digest)
         try:
-            return await self._ask(token, digest)
+            with turn:
+                return await self._ask(named, digest)
         except Unauthenticated:
             self._verified.forget(digest)
-            self._guessing.failed(address)
             raise
 
-    async def _ask(self, token: bytes, digest: bytes) -> Caller:
+    async def _ask(self, named: Derived | str, digest: bytes) -> Caller:
         """Ask the store: whether anything was changed, and for the token if it is not known already."""
-        if is_derived(token):
-            derived = take_apart(token)
-            await self._verify_signature(derived)
-            verify = partial(self._verify_derived, derived, digest)
-        elif identifier := id_in(token):
-            verify = partial(self._verify, identifier, digest)
-        else:
-            raise Unauthenticated(_GARBAGE)
+        if isinstance(named, Derived):
+            await self._verify_signature(named)
         self._usage.keep_writing()
         if not self._verified.is_fresh():
             await self._hear()
-            caller = self._verified.get(digest, self._clock())
-            if caller is not None:
-                return caller
-        return await verify()
+        caller = self._verified.get(digest, self._clock())
+        if caller is not None:
+            return caller
+        if isinstance(named, Derived):
+            return await self._verify_derived(named, digest)
+        return await self._verify(named, digest)
 
     async def _verify(self, identifier: str, digest: bytes) -> Caller:
         self._changes.raise_if_paused()
@@ -226,7 +227,7 @@ class BoundClientTokens:
             raise Unauthenticated(f"client token {identifier} has expired")
         if stored.suspended is not None:
             raise Unauthenticated(f"client token {identifier} is suspended")
-        if matching.ends is not None and matching.ends <= now:
+        if matching.is_over(now):
             raise Unauthenticated(f"generation {matching.number} of client token {identifier} is retired")
         self._usage.alert(stored, matching, now)
         caller = Caller(

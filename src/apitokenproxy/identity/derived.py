@@ -28,7 +28,7 @@ from attrs import field, frozen
 from apitokenproxy.errors import ConfigurationError, Unauthenticated
 from apitokenproxy.identity.caveats import Caveat, made_caveat, read_caveat, strict_json
 from apitokenproxy.identity.format import is_id
-from apitokenproxy.messages import TOKEN_PREFIX, Hidden
+from apitokenproxy.messages import TOKEN_PREFIX, Hidden, HiddenText
 
 LONGEST = 4096
 """Bytes."""
@@ -55,7 +55,7 @@ class Derived:
     """A derived token taken apart. `signed` is what the first signature is over."""
 
     parent: str
-    signed: bytes
+    signed: bytes = field(repr=False)
     head: bytes = field(repr=False)
     caveats: tuple[bytes, ...] = field(repr=False)
     signature: bytes = field(repr=False)
@@ -102,7 +102,7 @@ def opened(derived: Derived) -> tuple[Head, tuple[Caveat, ...]]:
         raise Unauthenticated(f"a caveat of a token derived from {derived.parent} is not understood") from None
 
 
-def made(key: bytes, parent: str, head: Head, terms: Mapping[str, Any]) -> str:
+def made(key: bytes, parent: str, head: Head, terms: Mapping[str, Any]) -> HiddenText:
     """Return a new derived token with one caveat of these terms. Raises ConfigurationError."""
     stated: dict[str, Any] = {"key": head.key, "id": head.id, "generation": head.generation}
     if head.limits:
@@ -112,7 +112,7 @@ def made(key: bytes, parent: str, head: Head, terms: Mapping[str, Any]) -> str:
     return _whole(signed, (caveat,), _chained(key, signed, (caveat,)))
 
 
-def narrowed(token: str, terms: Mapping[str, Any]) -> str:
+def narrowed(token: HiddenText, terms: Mapping[str, Any]) -> HiddenText:
     """Return a derived token with one more caveat. Raises ConfigurationError."""
     try:
         derived = take_apart(token.encode())
@@ -122,7 +122,7 @@ def narrowed(token: str, terms: Mapping[str, Any]) -> str:
             "derive one from the client token first"
         ) from None
     caveat = _stated(terms)
-    before = derived.signed + b"".join(b"." + one for one in derived.caveats)
+    before = Hidden(derived.signed + b"".join(b"." + one for one in derived.caveats))
     text = _whole(before, (caveat,), _chained(_bytes(derived.signature), None, (caveat,)))
     if len(derived.caveats) >= MOST_CAVEATS or len(text) > LONGEST:
         raise ConfigurationError(f"the token is full: it holds {MOST_CAVEATS} caveats and {LONGEST} bytes at most")
@@ -136,8 +136,8 @@ def _stated(terms: Mapping[str, Any]) -> bytes:
     return _text(_json(terms))
 
 
-def _whole(before: bytes, caveats: Sequence[bytes], signature: bytes) -> str:
-    return b".".join((before, *caveats, _text(signature))).decode()
+def _whole(before: bytes, caveats: Sequence[bytes], signature: bytes) -> HiddenText:
+    return HiddenText(b".".join((before, *caveats, _text(signature))).decode())
 
 
 def _chained(key: bytes, signed: bytes | None, caveats: Sequence[bytes]) -> Hidden:

@@ -75,6 +75,6 @@ class Deriving:
         key, material = run(self._keys.bind(SYNC).newest())
         head = Head(key, mint()[0], generation, tuple(sorted(own.items())))
         token = made(material, stored.id, head, terms)
-        return DerivedToken(token, head.id, stored.id, datetime.fromtimestamp(terms["expires"], UTC))
+        return DerivedToken(str(token), head.id, stored.id, datetime.fromtimestamp(terms["expires"], UTC))
 
     aderive = awaitable(derive)

@@ -16,7 +16,7 @@ import secrets
 import zlib
 from hashlib import sha256
 
-from apitokenproxy.messages import TOKEN_PREFIX
+from apitokenproxy.messages import TOKEN_PREFIX, HiddenText
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ID_LENGTH = 12
@@ -38,11 +38,11 @@ _TOKEN = re.compile(SCAN_REGEX.encode())
 _ID = re.compile(r"[0-9A-Za-z]{12}")
 
 
-def mint(token_id: str | None = None) -> tuple[str, str]:
+def mint(token_id: str | None = None) -> tuple[str, HiddenText]:
     """Return an id and a new token string: for `token_id`, or for a new id when it is None."""
     identifier = _random(_ID_LENGTH) if token_id is None else token_id
     head = f"{TOKEN_PREFIX.decode()}{identifier}_{_random(_SECRET_LENGTH)}"
-    return identifier, head + _checksum(head.encode()).decode()
+    return identifier, HiddenText(head + _checksum(head.encode()).decode())
 
 
 def id_in(token: bytes) -> str | None:

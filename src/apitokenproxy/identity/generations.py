@@ -7,6 +7,7 @@ Rules:
 """
 
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from attrs import evolve, frozen
 
@@ -16,6 +17,10 @@ from apitokenproxy.interfaces import Generation, StoredToken
 MOST_LIVE = 2
 SHORTEST_IDLE = timedelta(minutes=1)
 """Uses are written in batches, some seconds late: whether nobody used a token is not known any sooner."""
+LONGEST = timedelta(days=3650)
+"""Of an overlap, in each of its terms: ten years."""
+_HALF = 16
+"""Bytes of a `Generation.rotation` that are the key's; the others are those of the terms."""
 
 
 @frozen
@@ -37,6 +42,12 @@ class Overlap:
     def __attrs_post_init__(self) -> None:
         if self.planned < timedelta(0):
             raise ConfigurationError("overlap must not be negative; 0 ends the old secret at once")
+        if max(self.planned, self.idle or self.planned, self.at_most or self.planned) > LONGEST:
+            raise ConfigurationError(
+                f"overlap, complete_when_idle or at_most is too long; each is at most {LONGEST.days}d"
+            )
+        if self.most_live < MOST_LIVE:
+            raise ConfigurationError("most_live must be 2 or more; an overlap of 0 leaves one secret alive")
         if self.idle is None:
             if self.at_most is not None:
                 raise ConfigurationError("at_most bounds complete_when_idle; name that too, or leave at_most out")
@@ -54,6 +65,33 @@ class Overlap:
         return self.planned if self.at_most is None else self.at_most
 
 
+def rotation_of(key: str, overlap: Overlap) -> bytes:
+    """Return what tells a rotation again: 16 bytes of the SHA-256 of its idempotency key, and as many of its terms."""
+    terms = f"{overlap.planned} {overlap.idle} {overlap.at_most}"
+    return b"".join(sha256(part.encode()).digest()[:_HALF] for part in (key, terms))
+
+
+def made_before(token: StoredToken, rotation: bytes) -> Generation | None:
+    """Return the generation that the same rotation made, None when it is a new one.
+
+    Raises TokenConflict when its terms were others, or when it was undone.
+    """
+    for made in token.generations:
+        if not rotation or made.rotation[:_HALF] != rotation[:_HALF]:
+            continue
+        if made.rotation != rotation:
+            raise TokenConflict(
+                f"client token {token.id} was rotated with this key before, on other terms; "
+                "repeat those, or rotate with another key"
+            )
+        if made.replaced is not None and all(one.created != made.replaced for one in token.generations):
+            raise TokenConflict(
+                f"the rotation of client token {token.id} with this key was undone; rotate with another key"
+            )
+        return made
+    return None
+
+
 def newest(token: StoredToken) -> Generation:
     """Return the generation that has no end of its own."""
     return next(generation for generation in token.generations if generation.replaced is None)
@@ -61,7 +99,7 @@ def newest(token: StoredToken) -> Generation:
 
 def live(token: StoredToken, now: datetime) -> list[Generation]:
     """Return the generations that are accepted, as far as they themselves decide it, oldest first."""
-    return [generation for generation in token.generations if not _over(generation, now)]
+    return [generation for generation in token.generations if not generation.is_over(now)]
 
 
 def rotated(token: StoredToken, digest: bytes, now: datetime, overlap: Overlap, rotation: bytes) -> StoredToken:
@@ -99,15 +137,12 @@ def _able(token: StoredToken, now: datetime) -> None:
         raise TokenConflict(f"client token {token.id} has expired; give it a later expiry first")
 
 
-def _over(generation: Generation, now: datetime) -> bool:
-    return generation.ends is not None and generation.ends <= now
-
-
 def _replaced(generation: Generation, token: StoredToken, now: datetime, overlap: Overlap) -> Generation:
-    if _over(generation, now):
+    if generation.is_over(now):
         return generation
     if not overlap.planned:
-        return evolve(generation, replaced=generation.replaced or now, retired=now, idle=None, latest=None)
+        # Replaced now, also where it was retiring already: what ends as it is replaced is over on every clock.
+        return evolve(generation, replaced=now, retired=now, idle=None, latest=None)
     if generation.replaced is not None:
         return generation
     return evolve(
@@ -120,11 +155,7 @@ def _replaced(generation: Generation, token: StoredToken, now: datetime, overlap
 
 
 def _end(now: datetime, after: timedelta, expires: datetime | None) -> datetime:
-    try:
-        end = now + after
-    except OverflowError:
-        raise ConfigurationError("an overlap is too long; a year is 365d") from None
-    return end if expires is None else min(end, expires)
+    return now + after if expires is None else min(now + after, expires)
 
 
 def _when(generation: Generation) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.identity.derived import narrowed
+from apitokenproxy.messages import HiddenText
 
 
 def narrow(
@@ -27,10 +28,11 @@ def narrow(
     `scopes` are those that are kept; `expires_in` counts from now, by this machine's clock. Nothing can
     widen a token: what it could not do before, it still cannot. Raises ConfigurationError.
     """
+    token = HiddenText(token)
     terms = terms_of(upstreams=upstreams, methods=methods, paths=paths, addresses=addresses, scopes=scopes, rules=rules)
     if expires_in is not None:
         terms["expires"] = end_after(expires_in)
-    return narrowed(token, terms)
+    return str(narrowed(token, terms))
 
 
 def terms_of(**lists: Iterable[str] | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Protocol
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
 from apitokenproxy.identity import rows
 from apitokenproxy.interfaces import Edit, Generation, StoredToken, TokenEvent, Uses
+from apitokenproxy.messages import HiddenText
 
 try:
     import sqlalchemy as sa
@@ -59,6 +60,7 @@ class SqlStore:
     """
 
     def __init__(self, url: str, *, busy_timeout: float = 5.0) -> None:
+        url = HiddenText(url)
         kind = SqliteFile if url.startswith("sqlite:") else Postgres
         self._database: Database = kind(url, busy_timeout)
         self._engines: dict[int, sa.Engine] = {}

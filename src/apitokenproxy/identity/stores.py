@@ -1,8 +1,12 @@
 """Opening a token store by its URL."""
 
+from pathlib import Path
+
 from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.identity import sqlite_file
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.interfaces import TokenStore
+from apitokenproxy.messages import HiddenText
 
 
 def open_store(url: str) -> TokenStore:
@@ -11,6 +15,7 @@ def open_store(url: str) -> TokenStore:
     An SQL store is tried, and its file and tables made when they are not there; nothing stays open.
     Raises ConfigurationError, without the URL in its text: one may hold a password.
     """
+    url = HiddenText(url)
     if url == "memory:":
         return MemoryStore()
     if ":" not in url:
@@ -20,3 +25,24 @@ def open_store(url: str) -> TokenStore:
     from apitokenproxy.identity.sql import SqlStore  # noqa: PLC0415 - needs the extra `sql`
 
     return SqlStore(url)
+
+
+def is_there(url: str) -> bool:
+    """Tell whether there is such a store, or must be asked elsewhere: False for an SQLite file that would be made.
+
+    Raises ConfigurationError.
+    """
+    return not url.startswith("sqlite:") or Path(sqlite_file.path_of(HiddenText(url))).exists()
+
+
+def name_of(url: str) -> str:
+    """Return what a store is called where it is told to people: with neither user nor password nor options.
+
+    Raises ConfigurationError for what is no URL of a store.
+    """
+    url = HiddenText(url)
+    if url == "memory:" or url.startswith("sqlite:"):
+        return url
+    from apitokenproxy.identity.postgres import Postgres  # noqa: PLC0415 - needs the extra `sql`
+
+    return Postgres(url, 0.0).name

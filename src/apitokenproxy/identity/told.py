@@ -127,7 +127,12 @@ def told(token_id: str, stored: StoredToken | None) -> TokenInfo:
 
 
 def _generation(stored: Generation) -> GenerationInfo:
-    return GenerationInfo(stored.number, stored.created, stored.ends, stored.first_used, stored.last_used, stored.uses)
+    now = datetime.now(UTC)
+    # What is over on every clock has ended by now, also where another machine's clock is ahead of this one.
+    ends = min(stored.ends, now) if stored.ends is not None and stored.is_over(now) else stored.ends
+    # A use is known as no earlier than the write before it, which may have been before there was the secret.
+    first = stored.first_used and max(stored.first_used, stored.created)
+    return GenerationInfo(stored.number, stored.created, ends, first, stored.last_used, stored.uses)
 
 
 def described(token: StoredToken) -> dict[str, Any]:
