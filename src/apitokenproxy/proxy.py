@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
 from apitokenproxy.adapters.asgi import AsgiApp
@@ -139,6 +139,10 @@ class Proxy:
         problems = [f"{path}: {problem}" for problem in proxy.missing_secrets()]
         proxy.close()
         return problems
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Say what to mount."""
+        raise ConfigurationError("a Proxy is no application itself; mount proxy.asgi, or proxy.wsgi")
 
     # --- ways in ----------------------------------------------------------------------------
 

@@ -251,7 +251,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "effect": ({"effect": "permit"}, "rule r: effect is 'permit'; it must be 'allow' or 'deny'"),
     "no methods": ({"methods": []}, "rule r: methods is empty; leave it out to match any"),
     "small method": ({"methods": ["get"]}, "rule r: method 'get' must be in capitals, as GET is"),
-    "text for list": ({"tenants": "acme"}, "'acme' must be a list of strings"),
+    "text for list": ({"tenants": "acme"}, "a rule's methods, tenants, subjects and scopes are lists, as ['acme']"),
     "no scopes": ({"scopes": []}, "rule r: scopes is empty; leave it out to match any"),
     "path": ({"path": "repos"}, "rule r: path 'repos' must begin with a slash"),
     "unknown reference": (

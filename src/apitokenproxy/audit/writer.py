@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+from apitokenproxy.audit.complaints import Complaints
 from apitokenproxy.errors import AuditUnavailable
 from apitokenproxy.messages import AuditRecord
 
@@ -38,6 +39,7 @@ class Writer:
     def __init__(self, put: Callable[[list[AuditRecord], int], None], max_pending: int = MAX_PENDING) -> None:
         self._put = put
         self._max_pending = max_pending
+        self._complaints = Complaints()
         self._lock = threading.Lock()
         self._begin()
         atexit.register(_close, weakref.ref(self))
@@ -97,6 +99,7 @@ class Writer:
                 self._failing = False
                 self._refused -= refused
                 self._in_flight -= len(batch)
+            self._complaints.tell(batch)
             for _ in batch:
                 self._pending.popleft()
 

@@ -30,7 +30,7 @@ from apitokenproxy._colour import Colour
 from apitokenproxy.errors import Unauthenticated
 from apitokenproxy.identity.attributes import read_only
 from apitokenproxy.identity.changes import Changes
-from apitokenproxy.identity.derived import DERIVE, LONGEST, Derived, is_derived, key_of, opened, take_apart
+from apitokenproxy.identity.derived import DERIVE, LONGEST, Derived, is_derived, take_apart
 from apitokenproxy.identity.format import id_in
 from apitokenproxy.identity.guessing import Guessing, Turn
 from apitokenproxy.identity.signing import NO_KEYS, BoundSigningKeys, SigningKeys
@@ -175,7 +175,7 @@ class BoundClientTokens:
 
     async def _verify_signature(self, derived: Derived) -> None:
         """See that the proxy signed it. Raises Unauthenticated, SecretUnavailable."""
-        key = await self._keys.find(key_of(derived))
+        key = await self._keys.find(derived.head.key)
         if key is None:
             raise Unauthenticated(f"a token derived from {derived.parent} is signed with a key that is not known")
         if not derived.is_signed_with(key):
@@ -183,7 +183,7 @@ class BoundClientTokens:
 
     async def _verify_derived(self, derived: Derived, digest: bytes) -> Caller:
         """Return the caller of a token whose signature is right. Raises Unauthenticated."""
-        head, caveats = opened(derived)
+        head, caveats = derived.head, derived.caveats()
         now = self._clock()
         ends = min((caveat.expires for caveat in caveats if caveat.expires is not None), default=math.inf)
         if ends <= now:

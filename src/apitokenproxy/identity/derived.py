@@ -19,7 +19,7 @@ Rules:
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hmac import compare_digest, digest
 from typing import Any
 
@@ -51,21 +51,6 @@ Terms = tuple[tuple[str, str | int], ...]
 
 
 @frozen
-class Derived:
-    """A derived token taken apart. `signed` is what the first signature is over."""
-
-    parent: str
-    signed: bytes = field(repr=False)
-    head: bytes = field(repr=False)
-    caveats: tuple[bytes, ...] = field(repr=False)
-    signature: bytes = field(repr=False)
-
-    def is_signed_with(self, key: bytes) -> bool:
-        """Tell whether it was signed with that key and has only ever been narrowed."""
-        return compare_digest(_text(_chained(key, self.signed, self.caveats)), self.signature)
-
-
-@frozen
 class Head:
     """What the proxy said of a derived token. `generation` is 0 when no secret of the parent was used for it."""
 
@@ -73,6 +58,27 @@ class Head:
     id: str
     generation: int = 0
     limits: Terms = ()
+
+
+@frozen
+class Derived:
+    """A derived token taken apart. `parts` is what is signed: the head with what is before it, then each caveat."""
+
+    parent: str
+    head: Head
+    parts: tuple[bytes, ...] = field(repr=False)
+    signature: bytes = field(repr=False)
+
+    def is_signed_with(self, key: bytes) -> bool:
+        """Tell whether it was signed with that key and has only ever been narrowed."""
+        return compare_digest(_text(_chained(key, *self.parts)), self.signature)
+
+    def caveats(self) -> tuple[Caveat, ...]:
+        """Return its caveats, once its signature is verified. Raises Unauthenticated."""
+        try:
+            return tuple(read_caveat(_bytes(caveat)) for caveat in self.parts[1:])
+        except ValueError:
+            raise Unauthenticated(f"a caveat of a token derived from {self.parent} is not understood") from None
 
 
 def is_derived(token: bytes) -> bool:
@@ -86,20 +92,11 @@ def take_apart(token: bytes) -> Derived:
     if found is None:
         raise Unauthenticated("what begins like a derived token is not one (length or form)")
     signed, parent, head, caveats, signature = found.groups()
-    return Derived(parent.decode(), signed, head, tuple(caveats.split(b".")[1:]), signature)
-
-
-def key_of(derived: Derived) -> str:
-    """Return the id of the key that a token claims to be signed with. Raises Unauthenticated."""
-    return _head(derived).key
-
-
-def opened(derived: Derived) -> tuple[Head, tuple[Caveat, ...]]:
-    """Return what a token says, once its signature is verified. Raises Unauthenticated."""
     try:
-        return _head(derived), tuple(read_caveat(_bytes(caveat)) for caveat in derived.caveats)
+        read = _read_head(strict_json(_bytes(head)))
     except ValueError:
-        raise Unauthenticated(f"a caveat of a token derived from {derived.parent} is not understood") from None
+        raise Unauthenticated(f"the head of a token derived from {parent.decode()} is not understood") from None
+    return Derived(parent.decode(), read, (signed, *caveats.split(b".")[1:]), signature)
 
 
 def made(key: bytes, parent: str, head: Head, terms: Mapping[str, Any]) -> HiddenText:
@@ -108,8 +105,7 @@ def made(key: bytes, parent: str, head: Head, terms: Mapping[str, Any]) -> Hidde
     if head.limits:
         stated["limits"] = dict(head.limits)
     signed = TOKEN_PREFIX + parent.encode() + b"." + _text(_json(stated))
-    caveat = _stated(terms)
-    return _whole(signed, (caveat,), _chained(key, signed, (caveat,)))
+    return _with_caveat(Hidden(signed), _chained(key, signed), terms)
 
 
 def narrowed(token: HiddenText, terms: Mapping[str, Any]) -> HiddenText:
@@ -121,37 +117,24 @@ def narrowed(token: HiddenText, terms: Mapping[str, Any]) -> HiddenText:
             "only a derived token can be narrowed without the proxy: it has dots in it; "
             "derive one from the client token first"
         ) from None
-    caveat = _stated(terms)
-    before = Hidden(derived.signed + b"".join(b"." + one for one in derived.caveats))
-    text = _whole(before, (caveat,), _chained(_bytes(derived.signature), None, (caveat,)))
-    if len(derived.caveats) >= MOST_CAVEATS or len(text) > LONGEST:
+    return _with_caveat(Hidden(b".".join(derived.parts)), Hidden(_bytes(derived.signature)), terms)
+
+
+def _with_caveat(before: Hidden, signature: Hidden, terms: Mapping[str, Any]) -> HiddenText:
+    if not terms:
+        raise ConfigurationError("nothing is named by which the token would be narrowed")
+    made_caveat(terms)
+    caveat = _text(_json(terms))
+    text = HiddenText(b".".join((before, caveat, _text(_chained(signature, caveat)))).decode())
+    if before.count(b".") > MOST_CAVEATS or len(text) > LONGEST:
         raise ConfigurationError(f"the token is full: it holds {MOST_CAVEATS} caveats and {LONGEST} bytes at most")
     return text
 
 
-def _stated(terms: Mapping[str, Any]) -> bytes:
-    if not terms:
-        raise ConfigurationError("nothing is named by which the token would be narrowed")
-    made_caveat(terms)
-    return _text(_json(terms))
-
-
-def _whole(before: bytes, caveats: Sequence[bytes], signature: bytes) -> HiddenText:
-    return HiddenText(b".".join((before, *caveats, _text(signature))).decode())
-
-
-def _chained(key: bytes, signed: bytes | None, caveats: Sequence[bytes]) -> Hidden:
-    signature = key if signed is None else digest(key, signed, "sha256")
-    for caveat in caveats:
-        signature = digest(signature, caveat, "sha256")
-    return Hidden(signature)
-
-
-def _head(derived: Derived) -> Head:
-    try:
-        return _read_head(strict_json(_bytes(derived.head)))
-    except ValueError:
-        raise Unauthenticated(f"the head of a token derived from {derived.parent} is not understood") from None
+def _chained(key: bytes, *parts: bytes) -> Hidden:
+    for part in parts:
+        key = digest(key, part, "sha256")
+    return Hidden(key)
 
 
 def _read_head(stated: Any) -> Head:

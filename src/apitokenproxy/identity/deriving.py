@@ -13,7 +13,7 @@ from apitokenproxy._colour import SYNC, run
 from apitokenproxy.errors import ConfigurationError, TokenConflict
 from apitokenproxy.identity.awaitable import awaitable
 from apitokenproxy.identity.derived import Head, made
-from apitokenproxy.identity.format import mint
+from apitokenproxy.identity.format import new_id
 from apitokenproxy.identity.narrowing import end_after, terms_of
 from apitokenproxy.identity.signing import SigningKeys
 from apitokenproxy.identity.terms import checked_id, checked_scopes
@@ -73,7 +73,7 @@ class Deriving:
         terms["expires"] = end if stored.expires is None else min(end, int(stored.expires.timestamp()))
         self._keys.must_be_named()
         key, material = run(self._keys.bind(SYNC).newest())
-        head = Head(key, mint()[0], generation, tuple(sorted(own.items())))
+        head = Head(key, new_id(), generation, tuple(sorted(own.items())))
         token = made(material, stored.id, head, terms)
         return DerivedToken(str(token), head.id, stored.id, datetime.fromtimestamp(terms["expires"], UTC))
 

@@ -40,7 +40,7 @@ _ID = re.compile(r"[0-9A-Za-z]{12}")
 
 def mint(token_id: str | None = None) -> tuple[str, HiddenText]:
     """Return an id and a new token string: for `token_id`, or for a new id when it is None."""
-    identifier = _random(_ID_LENGTH) if token_id is None else token_id
+    identifier = new_id() if token_id is None else token_id
     head = f"{TOKEN_PREFIX.decode()}{identifier}_{_random(_SECRET_LENGTH)}"
     return identifier, HiddenText(head + _checksum(head.encode()).decode())
 
@@ -52,6 +52,11 @@ def id_in(token: bytes) -> str | None:
     if _checksum(token[:_CHECKSUM_START]) != token[_CHECKSUM_START:]:
         return None
     return token[_ID_START:_ID_END].decode()
+
+
+def new_id() -> str:
+    """Return a new id."""
+    return _random(_ID_LENGTH)
 
 
 def is_id(text: str) -> bool:

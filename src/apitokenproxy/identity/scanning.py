@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from apitokenproxy.errors import Unauthenticated
-from apitokenproxy.identity.derived import DERIVED_REGEX, LONGEST, opened, take_apart
+from apitokenproxy.identity.derived import DERIVED_REGEX, LONGEST, take_apart
 from apitokenproxy.identity.format import SCAN_REGEX, id_in
 
 BLOCK: Final = 1 << 18
@@ -52,6 +52,6 @@ def _token(text: bytes) -> tuple[str, str] | None:
         return identifier, ""
     try:
         derived = take_apart(text)
-        return derived.parent, opened(derived)[0].id
     except Unauthenticated:
         return None
+    return derived.parent, derived.head.id

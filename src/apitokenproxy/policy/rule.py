@@ -26,7 +26,7 @@ def _names(value: Iterable[str] | None) -> Values | None:
     if value is None:
         return None
     if isinstance(value, str):
-        raise ConfigurationError(f"{value!r} must be a list of strings")
+        raise ConfigurationError(f"a rule's methods, tenants, subjects and scopes are lists, as [{value!r}]")
     return tuple(value)
 
 
