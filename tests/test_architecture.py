@@ -48,7 +48,7 @@ AT_MOST = {
     **dict.fromkeys(PARTS, SHARED),
     "durations": {"errors"},
     "config": {"config_tables", "durations", "errors", "limits", "messages", "policy", "upstream"},
-    "config_tables": {"credentials", "durations", "identity"},
+    "config_tables": {"credentials", "durations", "identity", "messages"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
     | (SHARED - {"loading", "messages", "wire", "_colour"}),

@@ -40,7 +40,7 @@ credential = [
 ]
 allow_private = true
 ca = "ca.pem"
-timeouts = { pool = 1, connect = 2.5, read = 300, write = 4 }
+timeouts = { pool = 1, connect = 2.5, read = 300, write = 4, client = 7 }
 max_connections = 7
 max_body = 1_000_000
 allow_encoded_slash = true
@@ -124,7 +124,7 @@ def test_a_file_says_what_python_says(tmp_path: Path, monkeypatch: pytest.Monkey
                 ],
                 allow_private=True,
                 ca="ca.pem",
-                timeouts=Timeouts(pool=1, connect=2.5, read=300, write=4),
+                timeouts=Timeouts(pool=1, connect=2.5, read=300, write=4, client=7),
                 max_connections=7,
                 max_body=1_000_000,
                 allow_encoded_slash=True,
@@ -205,7 +205,12 @@ PROBLEMS = {
     "a table that should be several": (f"{MINIMAL}[rules]\n", ["rules: must be [[tables]], not a table"]),
     "a key like nothing": (
         with_upstream("timeouts = { idle = 5 }"),
-        ["upstreams.api.timeouts.idle: unknown key; there are: pool, connect, tls, write, first_byte, read, total"],
+        [
+            (
+                "upstreams.api.timeouts.idle: unknown key; "
+                "there are: pool, connect, tls, write, first_byte, read, client, total"
+            )
+        ],
     ),
     "a missing credential": (
         '[upstreams.api]\nurl = "https://api.example.com"\n',

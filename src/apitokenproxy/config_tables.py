@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import fields
+
 from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.credentials.body_field import BodyField
@@ -12,6 +14,7 @@ from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.durations import parse_duration
+from apitokenproxy.messages import Timeouts
 
 
 def jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> Any:
@@ -61,7 +64,7 @@ UPSTREAM: Keys = {
     "allow_encoded_percent": "boolean",
     "allow_foreign_redirects": "boolean",
 }
-TIMEOUTS: Keys = dict.fromkeys(("pool", "connect", "tls", "write", "first_byte", "read", "total"), "seconds")
+TIMEOUTS: Keys = {field.name: "seconds" for field in fields(Timeouts)}
 RULE: Keys = {
     "id": "!string",
     "effect": "!string",
@@ -89,6 +92,7 @@ JWT: Keys = {
     "subject_claim": "string",
     "scopes_claim": "string",
     "attributes": "texts",
+    "required": "texts",
     "algorithms": "strings",
     "jwks": "string",
     "outage": "string",
@@ -141,6 +145,8 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "secret": "!string",
             "session_token": "string",
             "most": "count",
+            "allow_headers": "strings",
+            "targets": "strings",
         },
     ),
 }

@@ -204,7 +204,8 @@ class Operation:
 class Caller:
     """Who is calling. `token_id` and `generation` are set when a client token said so.
 
-    `derived` is the id of a token that was derived from it; `caveats` say what of a grant such a token
+    `derived` is the id of a token that was derived from it; `given_up` are scopes that only its parent has,
+    by which a denial still holds; `caveats` say what of a grant such a token
     was narrowed not to do, and `limits` are the terms of limits of its own (`(("rate", "10/minute"),)`).
     `notice` are headers that tell the caller something about their own token. `key` stands for the
     token in counting; without one (the host's session), for tenant and subject.
@@ -218,6 +219,7 @@ class Caller:
     generation: int = 0
     notice: tuple[tuple[bytes, bytes], ...] = ()
     derived: str = ""
+    given_up: frozenset[str] = frozenset()
     caveats: tuple[Callable[["Grant"], str], ...] = ()
     limits: tuple[tuple[str, str | int], ...] = ()
     key: Any = field(init=False, repr=False, eq=False)
@@ -276,7 +278,7 @@ class Finish:
 
     `apply` takes the request, whose headers it may change, and its body, and returns the body that is sent;
     it never waits. `most_body` is how many bytes of body it needs to see at the most; None: it is given none and
-    returns none. `secrets` are what it shows in the body. A signature (`signs`) comes after all else.
+    returns none. `secrets` are what it shows in body or headers. A signature (`signs`) comes after all else.
     """
 
     apply: Callable[["Outbound", bytes | None], bytes | None]

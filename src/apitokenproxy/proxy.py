@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
 from apitokenproxy.adapters.asgi import AsgiApp
@@ -118,7 +118,14 @@ class Proxy:
         self._exchange_lifetime = exchange_lifetime
         self._client_tokens = ClientTokens(self._store, self._verified, keys=keys, outage=store_outage.total_seconds())
         self._audit = open_audit(audit) if isinstance(audit, str | Path | None) else audit
-        self.tokens = TokenAuthority(self._store, self._verified, keys, own_limits)
+        self.tokens = TokenAuthority(self._store, self._verified, keys, self._check_own_limits)
+
+    def _check_own_limits(self, terms: Mapping[str, str | int]) -> None:
+        if terms and not isinstance(self._limiter, MemoryLimiter):
+            raise ConfigurationError(
+                "a derived token's own limits are counted by the built-in limiter alone; leave them out"
+            )
+        own_limits(terms)
 
     @classmethod
     def from_toml(cls, path: str | Path) -> Self:
@@ -139,10 +146,6 @@ class Proxy:
         problems = [f"{path}: {problem}" for problem in proxy.missing_secrets()]
         proxy.close()
         return problems
-
-    def __call__(self, *_: object) -> NoReturn:
-        """Say what to mount."""
-        raise ConfigurationError("a Proxy is no application itself; mount proxy.asgi, or proxy.wsgi")
 
     # --- ways in ----------------------------------------------------------------------------
 

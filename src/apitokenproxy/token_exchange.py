@@ -17,11 +17,12 @@ from urllib.parse import parse_qsl
 from attrs import frozen
 
 from apitokenproxy.errors import (
-    ApitokenproxyError,
     AuditUnavailable,
     ExchangeRefused,
     Limited,
     ProxyError,
+    TokenConflict,
+    TokenNotFound,
     Unauthenticated,
     Unavailable,
     fault,
@@ -80,17 +81,18 @@ class TokenExchange:
     async def handle(self, request: Request) -> Response:
         """Answer a token request. Raises nothing but cancellation."""
         exchange = Exchange(request, self.audit)
+        form = await _form(request)  # before a place for the record is taken: whoever dawdles holds nothing
         try:
             self.audit.reserve()
         except AuditUnavailable as error:
             return unrecorded(exchange, error)
         try:
-            asked = await self._asked(request)
+            asked = self._asked(form)
             caller = exchange.caller = await self._holder(asked, request)
             issued = await self.derive(caller, asked)
         except ProxyError as error:
             return _refused(exchange, error)
-        except ApitokenproxyError as error:  # its parent has ended since, or there is no key to sign with
+        except (TokenConflict, TokenNotFound) as error:  # its parent has ended since
             return _refused(exchange, ExchangeRefused(str(error)))
         except Exception as error:  # noqa: BLE001 - whatever a part does, nothing is handed out
             return _refused(exchange, fault(error))
@@ -107,13 +109,10 @@ class TokenExchange:
         }
         return _answered(exchange, 200, said)
 
-    async def _asked(self, request: Request) -> Asked:
-        if request.method != b"POST":
-            raise ExchangeRefused("the method is not POST")
-        types = [value for name, value in request.headers if name.lower() == b"content-type"]
-        if [value.partition(b";")[0].strip().lower() for value in types] != [_FORM]:
-            raise ExchangeRefused("the body is not a form")
-        fields = _fields(await whole(request.body, MAX_BODY))
+    def _asked(self, form: bytes | ProxyError) -> Asked:
+        if isinstance(form, ProxyError):
+            raise form
+        fields = _fields(form)
         if fields.get("grant_type") != [_GRANT]:
             raise ExchangeRefused("the grant type is not token exchange", "unsupported_grant_type")
         if fields.get("subject_token_type") != [_TYPE] or "subject_token" not in fields:
@@ -138,6 +137,19 @@ class TokenExchange:
         if not (caller.scopes - {self.may_derive}).issuperset(asked.scopes or ()):
             raise ExchangeRefused("a scope is asked for that cannot be had", "invalid_scope")
         return caller
+
+
+async def _form(request: Request) -> bytes | ProxyError:
+    """Return the body of a token request, or why there is none."""
+    types = [value for name, value in request.headers if name.lower() == b"content-type"]
+    if request.method != b"POST":
+        return ExchangeRefused("the method is not POST")
+    if [value.partition(b";")[0].strip().lower() for value in types] != [_FORM]:
+        return ExchangeRefused("the body is not a form")
+    try:
+        return await whole(request.body, MAX_BODY)
+    except ProxyError as error:
+        return error
 
 
 def _fields(body: bytes) -> dict[str, list[str]]:
@@ -177,4 +189,4 @@ def _answered(exchange: Exchange, status: int, said: Mapping[str, object], more:
         (b"x-request-id", exchange.id.encode()),
         *(more or ()),
     ]
-    return Response(status, headers, body, exchange.close)
+    return Response(status, headers, b"" if exchange.request.method == b"HEAD" else body, exchange.close)

@@ -1,6 +1,8 @@
 """What may stand on the wire, wherever it comes from: header fields and query parameters."""
 
+import re
 from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
 
 CONTROLS = bytes([*range(9), *range(10, 32), 127])
 """Characters that must not stand in a field value (RFC 9110, section 5.5); a tab may."""
@@ -27,6 +29,8 @@ NEVER_INJECTED = HOP_BY_HOP | {b"content-length", b"expect", b"host"}
 
 _PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
 
+_UNLIKE = re.compile(rb"[\x00-\x20.+]+")
+
 Pairs = Iterable[tuple[bytes, bytes]]
 
 
@@ -44,3 +48,12 @@ def _is_field(name: bytes, value: bytes) -> bool:
 
 def _is_parameter(name: bytes, value: bytes) -> bool:
     return bool(name) and b"=" not in name and not (name + value).translate(None, _PARAMETER)
+
+
+def likeness(name: bytes) -> bytes:
+    """Return what a parameter's name has in common with others that a backend may take for the same.
+
+    Case and blanks do not count, `key[]` is `key`, and PHP reads `a.b` as `a_b`.
+    """
+    decoded = unquote_to_bytes(unquote_to_bytes(name)).lower().partition(b"[")[0]
+    return _UNLIKE.sub(b"_", decoded).strip(b"_")

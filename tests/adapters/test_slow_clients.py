@@ -108,5 +108,6 @@ def test_an_answer_that_is_not_read_gives_its_connection_back(
     """A client that takes nothing more of an answer ends the exchange by not doing so."""
     served = serve(**{timeout: SHORT})
     with served.begin("GET /api/bytes/100000000"):
+        wait_until(lambda: len(served.upstream.requests) == 1)
         assert served.get().status == 200
         assert code in served.codes()

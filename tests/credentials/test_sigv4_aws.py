@@ -70,7 +70,9 @@ def through(request: pytest.FixtureRequest, aws: Aws) -> Iterator[Callable[[str]
     """Return a function that makes a client of a service which calls through the proxy with a client token."""
 
     def upstream(service: str) -> Upstream:
-        credential = SigV4(service, REGION, access_key="fixed:key", secret="fixed:secret")
+        credential = SigV4(
+            service, REGION, access_key="fixed:key", secret="fixed:secret", allow_headers=["x-amz-copy-source"]
+        )
         return Upstream(
             service,
             aws.url,

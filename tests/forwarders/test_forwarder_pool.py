@@ -128,12 +128,12 @@ def test_both_attempts_share_the_total_timeout(colour: Any) -> None:
     """What the first one used is not given to the second."""
 
     async def scenario(ask: Asker) -> None:
-        to = origin(upstream.port, seconds={"total": 0.5})
+        to = origin(upstream.port, seconds={"total": 1.0})
         await ask.whole(request(to, b"/1"))
         with pytest.raises(TotalTimeout):
             await ask.whole(request(to, b"/2"))
 
-    slow = pause(0.3)
+    slow = pause(0.6)
     with hostile([head, echo_target, head, slow], [head, slow, echo_target]) as upstream:
         drive(colour, scenario)
         assert upstream.targets() == [b"/1", b"/2", b"/2"]

@@ -360,8 +360,8 @@ def test_two_keys_live_while_one_takes_the_place_of_the_other(colour: str) -> No
     during, after = World(store, colour, keys=signing("new", "old")), World(store, colour, keys=signing("new"))
     new = during.tokens.derive(parent).token
     assert [during.caller(old) is None, during.caller(new) is None, after.caller(new) is None] == [False] * 3
-    assert "key that is not known" in refused(after, old)
-    assert "key that is not known" in refused(before, new)
+    assert "not signed with a key that is known" in refused(after, old)
+    assert "not signed with a key that is known" in refused(before, new)
 
 
 def test_a_key_that_cannot_be_had_is_not_the_clients_fault(colour: str) -> None:

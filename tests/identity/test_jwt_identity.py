@@ -220,7 +220,7 @@ def test_keys_are_fetched_once_however_many_ask(issuer: Issuer) -> None:
 
 
 def test_a_new_key_is_found_and_an_old_one_forgotten(issuer: Issuer, colour: str) -> None:
-    """A key that is not known is looked for, at most once in half a minute; what it signed before is over then."""
+    """A key that is not known is looked for, at most once in ten seconds; what it signed before is over then."""
     world = World(issuer, colour, jwks=issuer.jwks)
     old = issuer.sign(ONE)
     assert world.ask(old) is not None

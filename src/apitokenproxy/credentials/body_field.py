@@ -8,9 +8,10 @@ from urllib.parse import parse_qsl, urlencode
 from attrs import field, frozen
 
 from apitokenproxy.credentials.making import making
-from apitokenproxy.errors import BadBody, ConfigurationError
+from apitokenproxy.errors import BadBody, ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Finish, Hidden, Outbound, Secret
+from apitokenproxy.wire import likeness
 
 _FORM = b"application/x-www-form-urlencoded"
 _JSON = b"application/json"
@@ -43,6 +44,8 @@ class BodyField:
 
     def _make(self, secret: Secret) -> Credential:
         material = Hidden(secret.reveal())
+        if not _is_text(material):
+            raise SecretUnavailable("the secret is no text in UTF-8, which a body could hold")
 
         def put(outbound: Outbound, body: bytes | None) -> bytes:
             kind = _type(outbound)
@@ -54,12 +57,16 @@ class BodyField:
 
         return Credential(finish=(Finish(put, self.most, (material,)),), version=secret.version)
 
+    def _is_like(self, name: bytes) -> bool:
+        """Tell whether a backend may take a field for the one of the secret: by case, by `key[]`, by a blank."""
+        return likeness(name.partition(b"=")[0]) == likeness(self.name.encode())
+
     def _in_json(self, body: bytes, material: bytes) -> bytes:
         try:
             said = json.loads(body.decode(), object_pairs_hook=_once)
         except (ValueError, RecursionError):
             raise BadBody("the body is not JSON, or has a field twice") from None
-        if not isinstance(said, dict) or self.name in said:
+        if not isinstance(said, dict) or any(self._is_like(name.encode()) for name in said):
             raise BadBody(f"the body is no JSON object, or has the field {self.name} already")
         # Put in front, so that all else of the body stays as it stands.
         added = f"{json.dumps(self.name)}:{json.dumps(material.decode())}".encode()
@@ -67,10 +74,11 @@ class BodyField:
 
     def _in_form(self, body: bytes, material: bytes) -> bytes:
         try:
-            fields = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict")
+            parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=bool(body), errors="strict")
+            fields = body.decode("ascii").split("&")
         except ValueError:
             raise BadBody("the body is not a form") from None
-        if any(name == self.name for name, _ in fields):
+        if any(self._is_like(name.encode()) for field in fields for name in field.split(";")):
             raise BadBody(f"the body has the field {self.name} already")
         added = urlencode({self.name: material}).encode()
         return body + b"&" + added if body else added
@@ -84,5 +92,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _type(outbound: Outbound) -> bytes:
-    types = [value for name, value in outbound.headers if name.lower() == b"content-type"]
-    return types[0].partition(b";")[0].strip().lower() if len(types) == 1 else b""
+    types = [value.lower() for name, value in outbound.headers if name.lower() == b"content-type"]
+    if len(types) != 1 or (b"charset" in types[0] and b"utf-8" not in types[0]):
+        return b""
+    return types[0].partition(b";")[0].strip()
+
+
+def _is_text(material: bytes) -> bool:
+    try:
+        return bool(material.decode())
+    except UnicodeDecodeError:
+        return False

@@ -103,6 +103,8 @@ class OAuth2ClientCredentials:
         token, lasts = said.get("access_token"), said.get("expires_in", DEFAULT_LIFETIME)
         if not isinstance(token, str) or not token or str(said.get("token_type", "bearer")).lower() != "bearer":
             raise SecretUnavailable(f"{self.token_url} gave no bearer token")
+        if isinstance(lasts, str) and lasts.isdecimal():
+            lasts = int(lasts)  # some say it so
         if type(lasts) not in (int, float) or not math.isfinite(lasts) or lasts <= 0:
             raise SecretUnavailable(f"{self.token_url} gave a token that does not say how long it lasts")
         left = max(1.0, lasts - _LEEWAY)

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from attrs import field, frozen
 
 from apitokenproxy.credentials.making import kept_while_same
-from apitokenproxy.errors import BadBody, ConfigurationError
+from apitokenproxy.errors import BadBody, ConfigurationError, Denied
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Finish, Headers, Hidden, Outbound, Secret
 
@@ -34,12 +34,18 @@ _SIGNED_PREFIX = b"x-amz-"
 _PAYLOAD = b"x-amz-content-sha256"
 _OURS = {b"authorization", b"x-amz-date", b"x-amz-security-token", _PAYLOAD}
 _SIGNED_CHUNKS = b"STREAMING-AWS4-"
+_TARGET = b"x-amz-target"
+_POWERS = (b"x-amz-copy-source", b"x-amz-acl", b"x-amz-grant-", b"x-amz-website-redirect-location")
+"""Headers with which an S3 request does more than its path says."""
 
 
 @frozen
 class SigV4:
     """Signs for an AWS service: `SigV4("s3", "eu-central-1", access_key="env:ID", secret="env:KEY")`.
 
+    Rules see a path, and some AWS requests do more than that says: those with headers that copy from elsewhere
+    or grant access (S3) are refused but for `allow_headers`, and those that name what they do in
+    `X-Amz-Target` (DynamoDB, SQS ...) only pass with a target in `targets`, if any are listed.
     `session_token` is the reference of the token that temporary keys come with. `most` bounds a body that
     must be hashed, in bytes (1 MiB when left out); S3 clients state the hash. Raises ConfigurationError.
     """
@@ -50,6 +56,8 @@ class SigV4:
     secret: str = field(kw_only=True, repr=False)
     session_token: str | None = field(default=None, kw_only=True, repr=False)
     most: int = field(default=1024 * 1024, kw_only=True)
+    allow_headers: tuple[str, ...] = field(default=(), converter=tuple, kw_only=True)
+    targets: tuple[str, ...] = field(default=(), converter=tuple, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
     place: ClassVar[str] = "header Authorization"
@@ -72,12 +80,24 @@ class SigV4:
         auth = (S3SigV4Auth if self.service == "s3" else SigV4Auth)(keys, self.service, self.region)
 
         def sign(outbound: Outbound, body: bytes | None) -> bytes | None:
+            self._refuse_powers(outbound)
             _sign(auth, keys, outbound, self._payload(outbound, body), datetime.fromtimestamp(self.clock(), UTC))
             return body
 
         most = None if self.service == "s3" else self.most
         version = ",".join(one.version for one in secrets)
-        return Credential(finish=(Finish(sign, most, signs=True),), version=version)
+        shown = (Hidden(secrets[2].reveal()),) if token else ()
+        return Credential(finish=(Finish(sign, most, shown, signs=True),), version=version)
+
+    def _refuse_powers(self, outbound: Outbound) -> None:
+        """Raise Denied for a request that does more than its path says, unless that is allowed."""
+        allowed = {name.lower().encode() for name in self.allow_headers}
+        for name, value in outbound.headers:
+            lower = name.lower()
+            if lower.startswith(_POWERS) and lower not in allowed:
+                raise Denied(f"the header {lower.decode()} is not allowed by this credential")
+            if lower == _TARGET and self.targets and value.decode("latin-1") not in self.targets:
+                raise Denied("X-Amz-Target is none of those that this credential lists")
 
     def _payload(self, outbound: Outbound, body: bytes | None) -> str:
         """Return the hash of the body, or what stands in its place. Raises BadBody."""

@@ -8,15 +8,14 @@ Rules:
 """
 
 import re
-from urllib.parse import unquote_to_bytes
 
 from apitokenproxy.errors import BadTarget
 from apitokenproxy.guard.headers import READ
 from apitokenproxy.messages import Credential, Grant, Headers, Hidden, Outbound
 from apitokenproxy.upstream import Upstream
+from apitokenproxy.wire import likeness
 
 _SEPARATOR = re.compile(rb"[&;]")
-_UNLIKE = re.compile(rb"[\x00-\x20.+]+")
 
 
 def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound:
@@ -46,19 +45,10 @@ def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound
 
 
 def _with_parameters(query: bytes, credential: Credential) -> bytes:
-    sent = {_likeness(parameter.partition(b"=")[0]) for parameter in _SEPARATOR.split(query[1:])}
+    sent = {likeness(parameter.partition(b"=")[0]) for parameter in _SEPARATOR.split(query[1:])}
     parameters = []
     for name, value in credential.query:
-        if _likeness(name) in sent:
+        if likeness(name) in sent:
             raise BadTarget("the query holds a parameter that the credential puts on")
         parameters.append(name + b"=" + value)
     return (query + b"&" if query[1:] else b"?") + b"&".join(parameters)
-
-
-def _likeness(name: bytes) -> bytes:
-    """Return what a parameter's name has in common with others that a backend may take for the same.
-
-    Case and blanks do not count, `key[]` is `key`, and PHP reads `a.b` as `a_b`.
-    """
-    decoded = unquote_to_bytes(unquote_to_bytes(name)).lower().partition(b"[")[0]
-    return _UNLIKE.sub(b"_", decoded).strip(b"_")

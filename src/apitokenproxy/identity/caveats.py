@@ -7,7 +7,7 @@ Rules:
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
@@ -17,7 +17,8 @@ from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.messages import Grant
 
 _LAST_MOMENT = 2**40  # seconds since the epoch: the year 36812
-_MOST_VALUES = 100
+_MOST_VALUES = 50
+"""How many values the caveats of one token may list in all: each costs something to judge."""
 
 
 @frozen
@@ -64,12 +65,14 @@ class Caveat:
         return any(found in network for network in self.addresses or ())
 
 
-def read_caveat(text: bytes) -> Caveat:
-    """Return the caveat that a JSON object states. Raises ValueError for whatever is not understood."""
-    terms = strict_json(text)
-    if not isinstance(terms, dict) or not terms:
+def read_caveats(texts: Iterable[bytes]) -> tuple[Caveat, ...]:
+    """Return the caveats that JSON objects state. Raises ValueError for whatever is not understood, or is too much."""
+    stated = [strict_json(text) for text in texts]
+    if not all(isinstance(terms, dict) and terms for terms in stated):
         raise ValueError("a caveat is an object that states something")
-    return made_caveat(terms)
+    if sum(len(value) for terms in stated for value in terms.values() if isinstance(value, list)) > _MOST_VALUES:
+        raise ValueError("too many values")
+    return tuple(map(made_caveat, stated))
 
 
 def made_caveat(terms: Mapping[str, Any]) -> Caveat:

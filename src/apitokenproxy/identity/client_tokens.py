@@ -136,7 +136,7 @@ class BoundClientTokens:
         named = take_apart(token) if is_derived(token) else id_in(token)
         if named is None:
             raise Unauthenticated(_GARBAGE)
-        known = self._verified.was_good(digest)
+        known = self._verified.was_good(digest) or (isinstance(named, Derived) and await self._is_signed(named))
         turn = self._guessing.known(address, digest) if known else await self._turn(address, digest)
         try:
             with turn:
@@ -147,8 +147,8 @@ class BoundClientTokens:
 
     async def _ask(self, named: Derived | str, digest: bytes) -> Caller:
         """Ask the store: whether anything was changed, and for the token if it is not known already."""
-        if isinstance(named, Derived):
-            await self._verify_signature(named)
+        if isinstance(named, Derived) and not await self._is_signed(named):
+            raise Unauthenticated(f"a token derived from {named.parent} is not signed with a key that is known")
         self._usage.keep_writing()
         if not self._verified.is_fresh():
             await self._hear()
@@ -173,13 +173,10 @@ class BoundClientTokens:
             raise Unauthenticated(f"the secret is not that of client token {identifier}")
         return self._confirmed(digest, stored, matching, era).caller
 
-    async def _verify_signature(self, derived: Derived) -> None:
-        """See that the proxy signed it. Raises Unauthenticated, SecretUnavailable."""
+    async def _is_signed(self, derived: Derived) -> bool:
+        """Tell whether the proxy signed it. Raises SecretUnavailable."""
         key = await self._keys.find(derived.head.key)
-        if key is None:
-            raise Unauthenticated(f"a token derived from {derived.parent} is signed with a key that is not known")
-        if not derived.is_signed_with(key):
-            raise Unauthenticated(f"the signature of a token derived from {derived.parent} is wrong")
+        return key is not None and derived.is_signed_with(key)
 
     async def _verify_derived(self, derived: Derived, digest: bytes) -> Caller:
         """Return the caller of a token whose signature is right. Raises Unauthenticated."""
@@ -191,14 +188,16 @@ class BoundClientTokens:
         era = self._verified.begin()
         parent = await self._parent(derived.parent, head.generation)
         scopes = [caveat.scopes for caveat in caveats if caveat.scopes is not None]
+        kept = parent.caller.scopes.intersection(*scopes) - {DERIVE}
         caller = evolve(
             parent.caller,
-            scopes=parent.caller.scopes.intersection(*scopes) - {DERIVE},
+            scopes=kept,
+            given_up=parent.caller.scopes - kept,
             derived=head.id,
             caveats=tuple(caveat.excludes for caveat in caveats),
             limits=head.limits,
         )
-        self._verified.fill(digest, caller, min(ends, parent.expires, now + _SIGNATURE_KEPT), era)
+        self._verified.fill(digest, caller, min(ends, parent.expires, now + _SIGNATURE_KEPT), era, derived=True)
         return caller
 
     async def _parent(self, identifier: str, number: int) -> Entry:

@@ -26,7 +26,7 @@ from typing import Any
 from attrs import field, frozen
 
 from apitokenproxy.errors import ConfigurationError, Unauthenticated
-from apitokenproxy.identity.caveats import Caveat, made_caveat, read_caveat, strict_json
+from apitokenproxy.identity.caveats import Caveat, made_caveat, read_caveats, strict_json
 from apitokenproxy.identity.format import is_id
 from apitokenproxy.messages import TOKEN_PREFIX, Hidden, HiddenText
 
@@ -76,7 +76,7 @@ class Derived:
     def caveats(self) -> tuple[Caveat, ...]:
         """Return its caveats, once its signature is verified. Raises Unauthenticated."""
         try:
-            return tuple(read_caveat(_bytes(caveat)) for caveat in self.parts[1:])
+            return read_caveats(map(_bytes, self.parts[1:]))
         except ValueError:
             raise Unauthenticated(f"a caveat of a token derived from {self.parent} is not understood") from None
 
@@ -126,8 +126,12 @@ def _with_caveat(before: Hidden, signature: Hidden, terms: Mapping[str, Any]) ->
     made_caveat(terms)
     caveat = _text(_json(terms))
     text = HiddenText(b".".join((before, caveat, _text(_chained(signature, caveat)))).decode())
-    if before.count(b".") > MOST_CAVEATS or len(text) > LONGEST:
-        raise ConfigurationError(f"the token is full: it holds {MOST_CAVEATS} caveats and {LONGEST} bytes at most")
+    try:
+        take_apart(text.encode()).caveats()
+    except Unauthenticated:
+        raise ConfigurationError(
+            f"the token is full: it holds {MOST_CAVEATS} caveats, with 50 values in all, and {LONGEST} bytes at most"
+        ) from None
     return text
 
 

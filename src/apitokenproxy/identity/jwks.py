@@ -6,7 +6,7 @@ Rules:
    environment used, and no more than 256 KiB is read.
 2. They are fetched once however many ask, and renewed every five minutes. While nobody answers, those
    that were fetched last go on for `outage` seconds; then requests get 503.
-3. A key that is not there may be new: then, at most once in half a minute, all are fetched again.
+3. A key that is not there may be new: then, at most once in ten seconds, all are fetched again.
 4. What is no key of a kind that signs is passed over (RFC 7517, section 5).
 """
 
@@ -34,7 +34,7 @@ Key = RSAKey | ECKey | OKPKey
 
 TTL = 300.0
 """Seconds."""
-_COOLDOWN = 30.0
+_COOLDOWN = 10.0
 _TIMEOUT = 5.0
 _LARGEST = 256 * 1024
 _MOST_KEYS = 100
@@ -82,6 +82,7 @@ class JwkSet:
         self._timer = timer
         self._round = 0
         self._fetched_again = -_COOLDOWN
+        self._again = ""
         self._loads: Loads[Keys] = Loads(
             f"the keys of {issuer}", KeysUnavailable, clock=timer, outage=outage, timeout=3 * _TIMEOUT, max_keys=2
         )
@@ -94,11 +95,13 @@ class JwkSet:
             name = str(self._round)
             keys = self._loads.kept(name) or await self._loads.get(name, load, colour)
             key = keys.find(identifier)
-            if key is None and self._timer() >= self._fetched_again + _COOLDOWN:
-                self._fetched_again = self._timer()
-                name = str(self._round + 1)
-                keys = await self._loads.get(name, load, colour)
-                self._round = int(name)
+            if key is None and (self._again == name or self._timer() >= self._fetched_again + _COOLDOWN):
+                self._fetched_again, self._again = self._timer(), name  # whoever else misses a key waits as well
+                try:
+                    keys = await self._loads.get(str(int(name) + 1), load, colour)
+                    self._round = int(name) + 1
+                finally:
+                    self._again = ""
                 key = keys.find(identifier)
             return key
 

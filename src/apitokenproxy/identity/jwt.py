@@ -55,6 +55,7 @@ _LONGEST = 8192
 _KEPT = 60.0
 _LEEWAY = 30
 """Seconds by which clocks may differ."""
+_NEVER = 2**53
 _TYPES = {"", "jwt", "at+jwt", "application/at+jwt"}
 """What `typ` may say (RFC 7519, section 5.1; RFC 9068, section 2.1)."""
 
@@ -75,8 +76,9 @@ class JwtIdentity:
     `jwks` the URL of the issuer's keys, which its OpenID metadata names when it is left out. The caller's
     tenant is `tenant`, or stands in the claim `tenant_claim`; subject and scopes stand in `subject_claim`
     and `scopes_claim`, and each of `attributes` in the claim that it names. A dotted name leads into an
-    object. `outage` is how long the last known keys are used while nobody answers. `allow_private` permits
-    plain http to the issuer.
+    object. `required` are claims that must have a value, or one of several: an issuer that serves everybody,
+    as GitHub does, signs for strangers too. `outage` is how long the last known keys are used while nobody
+    answers. `allow_private` permits plain http to the issuer.
 
     Raises ConfigurationError.
     """
@@ -91,6 +93,7 @@ class JwtIdentity:
         subject_claim: str = "sub",
         scopes_claim: str = "scope",
         attributes: Mapping[str, str] | None = None,
+        required: Mapping[str, str | Sequence[str]] | None = None,
         algorithms: Sequence[str] = ("RS256", "ES256", "EdDSA"),
         jwks: str | None = None,
         outage: timedelta = timedelta(days=1),
@@ -110,6 +113,7 @@ class JwtIdentity:
         self._tenant = None if tenant is None else checked_tenant(tenant)
         self._tenant_claim, self._subject_claim, self._scopes_claim = tenant_claim, subject_claim, scopes_claim
         self._attributes = dict(attributes or {})
+        self._required = {name: [one] if isinstance(one, str) else list(one) for name, one in (required or {}).items()}
         self._clock = clock
         self._registry = JWTClaimsRegistry(
             now=lambda: int(clock()),
@@ -156,8 +160,11 @@ class JwtIdentity:
         try:
             claims = jwt.decode(token, key, registry=self._allowed).claims
             self._registry.validate(claims)
-        except (JoseError, ValueError, TypeError) as error:  # its text may hold claims
+        except (JoseError, ValueError, TypeError, OverflowError) as error:  # its text may hold claims
             raise Unauthenticated(f"a JWT of {self._issuer} is not good: {type(error).__name__}") from None
+        for name, values in self._required.items():
+            if _claim(claims, name, None) not in values:
+                raise Unauthenticated(f"the claim {name} in a JWT of {self._issuer} is none of those that are required")
         try:
             caller = Caller(
                 tenant=checked_tenant(self._tenant or _claim(claims, self._tenant_claim or "")),
@@ -167,7 +174,7 @@ class JwtIdentity:
             )
         except ConfigurationError as error:
             raise Unauthenticated(f"a claim in a JWT of {self._issuer} cannot be used: {error}") from None
-        return caller, float(claims["exp"]) + _LEEWAY
+        return caller, float(min(claims["exp"], _NEVER)) + _LEEWAY
 
 
 class BoundJwtIdentity:

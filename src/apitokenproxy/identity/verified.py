@@ -7,7 +7,9 @@ Rules:
    the question and not from the answer. When the number is another, nothing is used any more of what
    is here; it is only known to have been good.
 3. A fill that began before a change was heard of is not used: it may have read what is no longer true.
-4. Reading takes no lock: every request does it, and a dict's `get` is atomic.
+4. Whoever holds a derived token can make any number of others of it; those are kept apart, and fewer, so that
+   they push out nobody else's.
+5. Reading takes no lock: every request does it, and a dict's `get` is atomic.
 """
 
 import math
@@ -19,6 +21,9 @@ from attrs import frozen
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.messages import Caller
+
+MOST_DERIVED = 2000
+"""How many derived tokens are kept."""
 
 
 @frozen
@@ -45,6 +50,7 @@ class Verified:
         self.timer = timer
         self._lock = Lock()
         self._entries: dict[bytes, Entry] = {}
+        self._derived: dict[bytes, Entry] = {}
         self._era = 0
         self._heard: int | None = None
         self._fresh_until = -math.inf
@@ -56,19 +62,20 @@ class Verified:
 
     def entry(self, digest: bytes, now: float) -> Entry | None:
         """Return what `get` does, and for how long it holds."""
-        entry = self._entries.get(digest)
+        entry = self._entries.get(digest) or self._derived.get(digest)
         if entry is None or entry.era != self._era or self.timer() >= self._fresh_until or now >= entry.expires:
             return None
         return entry
 
     def was_good(self, digest: bytes) -> bool:
         """Tell whether the token with that digest was good when it was last looked up."""
-        return digest in self._entries
+        return digest in self._entries or digest in self._derived
 
     def forget(self, digest: bytes) -> None:
         """Forget that a token was ever good: it is not any more."""
         with self._lock:
             self._entries.pop(digest, None)
+            self._derived.pop(digest, None)
 
     def is_fresh(self) -> bool:
         """Tell whether the store was asked within the bound."""
@@ -78,20 +85,21 @@ class Verified:
         """Return what `fill` needs; to be called before the store is asked for a token."""
         return self._era
 
-    def fill(self, digest: bytes, caller: Caller, expires: float, era: int) -> Entry:
+    def fill(self, digest: bytes, caller: Caller, expires: float, era: int, *, derived: bool = False) -> Entry:
         """Keep and return a caller that the store confirmed; not to be used again if a change was heard since `begin`.
 
         `expires` is when the token or its generation ends, in seconds since the epoch.
         """
         entry = Entry(caller, expires, era)
+        entries, maxsize = (self._derived, MOST_DERIVED) if derived else (self._entries, self._maxsize)
         with self._lock:
-            kept = self._entries.pop(digest, None)
+            kept = entries.pop(digest, None)
             if kept is not None and kept.era > era:
-                self._entries[digest] = kept
+                entries[digest] = kept
                 return entry
-            while len(self._entries) >= self._maxsize:
-                del self._entries[next(iter(self._entries))]
-            self._entries[digest] = entry
+            while len(entries) >= maxsize:
+                del entries[next(iter(entries))]
+            entries[digest] = entry
         return entry
 
     def hear(self, changes: int, asked: float) -> None:

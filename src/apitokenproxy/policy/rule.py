@@ -117,7 +117,7 @@ class Rule:
             return "tenant"
         if self.subjects is not None and caller.subject not in self.subjects:
             return "subject"
-        if self.scopes is not None and not caller.scopes.issuperset(self.scopes):
+        if self.scopes is not None and not self._scopes_of(caller).issuperset(self.scopes):
             return "scopes"
         found: Mapping[str, str] = {}
         if self.template is not None:
@@ -129,6 +129,10 @@ class Rule:
             if not self._holds(left_of(caller, found), right_of(caller, found)):
                 return key
         return ""
+
+    def _scopes_of(self, caller: Caller) -> frozenset[str]:
+        """Return what counts as held: a denial is not lifted by narrowing a token."""
+        return caller.scopes | caller.given_up if self.effect == "deny" and caller.given_up else caller.scopes
 
     def _holds(self, left: Known | None, right: Known | None) -> bool:
         if left is None or right is None:
