@@ -214,3 +214,31 @@ def test_what_waits_is_given_so_long_and_no_longer() -> None:
 
     asyncio.run(main())
     assert ended == ["cancelled"] * 4
+
+
+def test_what_may_hang_takes_no_thread_that_others_wait_for() -> None:
+    """A hundred hanging calls, and another part still gets its worker thread."""
+    release = threading.Event()
+
+    def hang() -> int:
+        release.wait(20)
+        return 1
+
+    async def main() -> tuple[int, list[int]]:
+        hanging = [asyncio.ensure_future(ASYNC.lift_apart(hang, int)()) for _ in range(100)]
+        await asyncio.sleep(0)
+        found = await ASYNC.lift(lambda: 2, int)()
+        release.set()
+        return found, await asyncio.gather(*hanging)
+
+    assert asyncio.run(main()) == (2, [1] * 100)
+
+
+def test_what_it_raises_is_raised_where_it_is_awaited() -> None:
+    """From a thread of its own, too."""
+
+    def fail() -> int:
+        raise LookupError("there")
+
+    with pytest.raises(LookupError, match="there"):
+        asyncio.run(ASYNC.lift_apart(fail, int)())  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from apitokenproxy.messages import (
     Caller,
     Credential,
     Denial,
+    Finish,
     Grant,
     Hidden,
     HiddenText,
@@ -363,6 +364,7 @@ FROZEN: dict[type, Callable[[], Any]] = {
     Grant: lambda: Grant(Caller(tenant="acme"), an_operation(), "all"),
     Denial: lambda: Denial("no rule"),
     Credential: a_credential,
+    Finish: lambda: Finish(lambda _outbound, body: body),
     Timeouts: Timeouts,
     Origin: lambda: Origin("https", "h", 443),
 }

@@ -60,6 +60,11 @@ class Colour(Protocol):
         Raises TimeoutError. The future is left as it is: waiting does not cancel it.
         """
 
+    def lift_apart(
+        self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]
+    ) -> Callable[..., Awaitable[T]]:
+        """Do what `lift` does for what may hang: a plain `def` takes no thread that others wait for."""
+
     def detach(
         self, work: Callable[[], Coroutine[Any, Any, None]], done: Callable[[BaseException | None], None]
     ) -> Callable[[], bool]:
@@ -88,6 +93,19 @@ class _Async:
             return _checked(function, await asyncio.to_thread(function, *args), returns)
 
         return in_thread
+
+    def lift_apart(
+        self, function: Callable[..., Any], returns: type[T] | tuple[type, ...]
+    ) -> Callable[..., Awaitable[T]]:
+        if _is_async(function) or _is_nonblocking(function):
+            return self.lift(function, returns)
+
+        async def in_thread_of_its_own(*args: Any) -> T:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            threading.Thread(target=_settle, args=(future, function, args), daemon=True).start()
+            return _checked(function, await asyncio.wrap_future(future), returns)
+
+        return in_thread_of_its_own
 
     async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
         if not future.done():
@@ -127,6 +145,8 @@ class _Sync:
                 "write it as a plain def, or mount proxy.asgi"
             )
         return _in_place(function, returns)
+
+    lift_apart = lift
 
     async def wait(self, future: "concurrent.futures.Future[T]", timeout: float | None = None) -> T:
         return future.result(timeout)
@@ -201,6 +221,17 @@ class _Begun:
 
     def close(self) -> None:
         self._steps.close()
+
+
+def _settle(future: "concurrent.futures.Future[Any]", function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        result = function(*args)
+    except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        if future.set_running_or_notify_cancel():
+            future.set_exception(error)
+    else:
+        if future.set_running_or_notify_cancel():
+            future.set_result(result)
 
 
 def _in_place(function: Callable[..., Any], returns: type[T] | tuple[type, ...]) -> Callable[..., Awaitable[T]]:

@@ -33,10 +33,9 @@ _log = logging.getLogger("apitokenproxy")
 
 _AHEAD = 0.8  # the part of its life after which a value is renewed
 _PAUSE = 1.0  # seconds between two loads that nobody waits for, when the first one failed
-_MOST_BEHIND = 8
-"""Loads at one time that nobody waits for; a value that finds no place among them is asked for when its life ends."""
-_MOST_HANGING = 4
-"""Loads that may go on after they were given up. Fewer than the five threads that asyncio has at the least."""
+_MOST_BEHIND = 8  # loads at one time that nobody waits for; what finds no place among them waits for its life's end
+_MOST_HANGING = 4  # loads that may go on after they were given up
+_MOST_RUNNING = 64  # loads at one time: each may have a thread
 
 
 @frozen
@@ -177,7 +176,8 @@ class Loads(Generic[T]):
             if flight is not None:
                 return value, flight, False
             process.hanging = [each for each in process.hanging if not each.ended()]
-            if len(process.hanging) >= _MOST_HANGING or (value is not None and len(process.behind) >= _MOST_BEHIND):
+            many = len(process.hanging) >= _MOST_HANGING or len(process.flights) >= _MOST_RUNNING
+            if many or (value is not None and len(process.behind) >= _MOST_BEHIND):
                 return value, None, False
             flight = process.flights[key] = _Flight(process, key, now + self._timeout, colour)
             if value is not None:
@@ -199,7 +199,7 @@ class Loads(Generic[T]):
         return kept.value
 
     def _without_asking(self, key: str) -> T:
-        failure = self._error(f"{self._what} does not answer: {_MOST_HANGING} attempts hang already", outage=True)
+        failure = self._error(f"{self._what} does not answer: too many attempts hang or run already", outage=True)
         with self._here().lock:
             self._note(key, failure)
         if (value := self._stand_in(key)) is None:

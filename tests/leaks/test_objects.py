@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from attrs import define
+from attrs import define, evolve
 
 from apitokenproxy import (
     Basic,
@@ -71,7 +71,7 @@ def _objects(upstream: UpstreamServer, folder: Path) -> dict[str, Any]:
         sent.append(outbound)
         return await route.forward(outbound)
 
-    pipeline.routes["api"] = type(route)(route.upstream, route.obtain, keep)  # type: ignore[index]
+    pipeline.routes["api"] = evolve(route, forward=keep)  # type: ignore[index]
     transport = proxy.transport(issued.token)
     with httpx.Client(transport=transport) as client:
         headers = {"Authorization": f"Bearer {issued.token}", "X-Api-Key": issued.token}

@@ -73,7 +73,7 @@ class OAuth2ClientCredentials:
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
         read, colour = secrets.reader(self.secret), secrets.colour
-        fetch: Callable[[Secret], Awaitable[Loaded[Credential]]] = colour.lift(self._fetch, Loaded)
+        fetch: Callable[[Secret], Awaitable[Loaded[Credential]]] = colour.lift_apart(self._fetch, Loaded)
 
         async def obtain(caller: Caller) -> Credential:
             secret = await read(caller)

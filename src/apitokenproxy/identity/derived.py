@@ -26,7 +26,7 @@ from typing import Any
 from attrs import field, frozen
 
 from apitokenproxy.errors import ConfigurationError, Unauthenticated
-from apitokenproxy.identity.caveats import Caveat, made_caveat, read_caveats, strict_json
+from apitokenproxy.identity.caveats import MOST_VALUES, Caveat, made_caveat, read_caveats, strict_json
 from apitokenproxy.identity.format import is_id
 from apitokenproxy.messages import TOKEN_PREFIX, Hidden, HiddenText
 
@@ -130,7 +130,7 @@ def _with_caveat(before: Hidden, signature: Hidden, terms: Mapping[str, Any]) ->
         take_apart(text.encode()).caveats()
     except Unauthenticated:
         raise ConfigurationError(
-            f"the token is full: it holds {MOST_CAVEATS} caveats, with 50 values in all, and {LONGEST} bytes at most"
+            f"the token is full: at most {MOST_CAVEATS} caveats, {MOST_VALUES} values in them, {LONGEST} bytes in all"
         ) from None
     return text
 

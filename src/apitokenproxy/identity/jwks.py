@@ -89,7 +89,7 @@ class JwkSet:
 
     def bind(self, colour: Colour) -> Callable[[str | None], Awaitable[Key | None]]:
         """Return the function that finds a key by its id, in a colour. It raises KeysUnavailable."""
-        load: Callable[[], Awaitable[Loaded[Keys]]] = colour.lift(self._fetch, Loaded)
+        load: Callable[[], Awaitable[Loaded[Keys]]] = colour.lift_apart(self._fetch, Loaded)
 
         async def find(identifier: str | None) -> Key | None:
             name = str(self._round)

@@ -107,7 +107,7 @@ class _Reader:
         prepare = getattr(of_scheme.provider, "prepare", None)
         if prepare is not None:
             prepare()  # what is missing is told when the proxy is mounted
-        lifted: Fetch = colour.lift(of_scheme.provider.fetch, Secret)
+        lifted: Fetch = colour.lift_apart(of_scheme.provider.fetch, Secret)
         kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted)
         if not _FIELD.search(place):
 
