@@ -394,6 +394,21 @@ def test_a_database_user_is_leased_once(bao: Bao, database: Callable[..., None])
     assert renewed.version != name.version
 
 
+def test_a_forbidden_path_does_not_end_the_token(bao: Bao, database: Callable[..., None]) -> None:
+    """However often a tenant asks for it, nobody logs in anew and the others' leases stay."""
+    database(60, 120)
+    role, secret = app_role(bao)
+    clock = Hand(1000.0)
+    provider = VaultProvider(bao.url, login=VaultAppRole(role, secret), clock=clock)
+    names, tokens = set(), set()
+    for clock.now in (1000.0, 1006.0, 1012.0):
+        names.add(provider.fetch("database/creds/app#username").reveal())
+        assert refused(provider, "team/kv2x/no#key").detail.startswith("vault: the proxy may not read")
+        assert provider._token is not None
+        tokens.add(provider._token.value)
+    assert (len(names), len(tokens)) == (1, 1)
+
+
 def test_user_name_and_password_are_of_one_lease_also_when_asked_for_at_once(
     bao: Bao, database: Callable[..., None]
 ) -> None:

@@ -5,6 +5,7 @@ Rules:
 2. A client belongs to one process and is shared by its threads, as boto3 allows it.
 3. There is one attempt a call. The cache before the provider tries again.
 4. AWS's texts are not quoted; its error codes are.
+5. boto3 and what is below it log nothing of a call but warnings: at DEBUG they log secrets and session tokens.
 """
 
 from typing import Any
@@ -24,10 +25,12 @@ from botocore.exceptions import (
 
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.secrets.per_process import PerProcess
+from apitokenproxy.secrets.quiet import quiet
 
 _BUSY = frozenset({"InternalServiceError", "InternalServerError", "ServiceUnavailable", "ThrottlingException"})
 _SERVER_AT_FAULT = 500
 _TOO_MANY = 429
+_TALKATIVE = ("boto3", "botocore", "urllib3")
 
 _CURES = {
     "AccessDeniedException": "the proxy may not read it; grant its role that, and its key in KMS",
@@ -46,15 +49,18 @@ class AwsCalls:
         config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"total_max_attempts": 1})
 
         def connect() -> Any:
-            session = boto3.session.Session()
-            return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
+            with quiet(*_TALKATIVE):
+                session = boto3.session.Session()
+                return session.client(service, region_name=region, endpoint_url=endpoint, config=config)
 
         self._client = PerProcess(connect)
 
     def call(self, operation: str, place: str, **parameters: Any) -> dict[str, Any]:
         """Return the answer to one operation. Raises SecretUnavailable, which names `place`."""
         try:
-            return getattr(self._client.get(), operation)(**parameters)  # type: ignore[no-any-return]
+            client = self._client.get()
+            with quiet(*_TALKATIVE):
+                return getattr(client, operation)(**parameters)  # type: ignore[no-any-return]
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -4,6 +4,7 @@ Rules:
 1. Credentials are found as Azure's own tools find them (DefaultAzureCredential).
 2. There is one attempt a call. The cache before the provider tries again.
 3. Azure's texts are not quoted.
+4. azure.core logs nothing of a call but warnings: with `logging_enable` it logs secrets and tokens at DEBUG.
 """
 
 import re
@@ -24,6 +25,7 @@ from azure.keyvault.secrets import SecretClient
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.per_process import PerProcess
+from apitokenproxy.secrets.quiet import quiet
 from apitokenproxy.secrets.value import secret_in
 
 _REFERENCE = re.compile(
@@ -86,7 +88,10 @@ class AzureSecretsProvider:
 
     def _answer(self, place: str, vault: str, name: str, version: str | None) -> Any:
         try:
-            return self._client(vault).get_secret(name, version)
+            with quiet("azure.core", "msal"):
+                client = self._client(vault)
+            with quiet("azure.core", "msal"):
+                return client.get_secret(name, version)
         except ClientAuthenticationError as error:
             raise SecretUnavailable(
                 f"{place} cannot be read: there are no good credentials for Azure ({type(error).__name__}); give the "

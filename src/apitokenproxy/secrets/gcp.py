@@ -5,6 +5,7 @@ Rules:
 2. It is asked over HTTP and not gRPC, whose threads do not survive a fork.
 3. There is one attempt a call. The cache before the provider tries again.
 4. Google's texts are not quoted.
+5. Google's packages log nothing of a call but warnings: at DEBUG they log what a service account signs to log in.
 """
 
 import re
@@ -20,6 +21,7 @@ from requests.exceptions import RequestException
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.per_process import PerProcess
+from apitokenproxy.secrets.quiet import quiet
 from apitokenproxy.secrets.value import secret_in
 
 _REFERENCE = re.compile(
@@ -62,7 +64,10 @@ class GcpSecretsProvider:
 
     def _answer(self, place: str, name: str) -> Any:
         try:
-            return self._client.get().access_secret_version(name=name, timeout=self._timeout, retry=None)
+            with quiet("google"):
+                client = self._client.get()
+            with quiet("google"):
+                return client.access_secret_version(name=name, timeout=self._timeout, retry=None)
         except GoogleAPICallError as error:
             status = error.code or 0
             cure = _CURES.get(status, "Google refuses it")

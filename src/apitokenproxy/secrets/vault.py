@@ -6,6 +6,8 @@ Rules:
 2. What is leased is kept by path, renewed while Vault allows it, and never handed out past its end: every key
    of one path is of one lease, and asking each minute does not make a user in a database each minute.
 3. A token is renewed before it ends, since its leases end with it; when that cannot be, it is obtained anew.
+4. A path that is forbidden does not end the token, which all tenants share: it is forgotten, and its leases with
+   it, when Vault does not let it ask about itself either.
 """
 
 import contextlib
@@ -106,11 +108,11 @@ class VaultProvider:
         if self._pid != os.getpid():
             self._begin_anew()
         with self._server.client(path) as client:
+            self._show_token(client)
             try:
-                self._show_token(client)
                 data, version, good_for = self._read(client, path)
             except Forbidden:
-                if not self._forget_token():
+                if not self._forget_token(client):
                     raise
                 self._show_token(client)
                 data, version, good_for = self._read(client, path)
@@ -227,10 +229,18 @@ class VaultProvider:
             auth["client_token"], now, now + seconds * _RENEW, now + seconds, seconds, auth.get("renewable") is True
         )
 
-    def _forget_token(self) -> bool:
-        """Forget a token that Vault refused; False when it is so new that another would be refused too."""
+    def _forget_token(self, client: Any) -> bool:
+        """Forget the token that `client` shows if Vault takes it no more; False when it does.
+
+        False also, unasked, when the one at hand is so new that another would be refused too.
+        """
         token = self._token
         if token is None or self._clock() - token.since < _LATELY:
             return False
-        self._token = None
-        return True
+        try:
+            client.auth.token.lookup_self()
+        except Forbidden:
+            if self._token is token and token.value == client.token:  # else another fetch has obtained one
+                self._token = None
+            return True
+        return False
