@@ -17,6 +17,8 @@ from loopback import UpstreamServer
 
 NOBODY = "Nobody123456"
 
+pytestmark = pytest.mark.long  # a hundred programs are started; docs/cli.md runs most commands in the plain run
+
 
 def issue(folder: Path, *arguments: str) -> dict[str, object]:
     done = run("tokens", "issue", "--json", *arguments, folder=folder)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,9 +56,19 @@ WSGI_SERVERS = {
 ASGI_APPS = ["plain_asgi_app", "starlette_app", "fastapi_app", "litestar_app", "quart_app", "django_asgi_app"]
 WSGI_APPS = ["plain_wsgi_app", "flask_app", "django_wsgi_app"]
 
+QUICK = {("uvicorn-httptools", app) for app in ASGI_APPS} | {("gunicorn-threads", app) for app in WSGI_APPS}
+QUICK |= {(server, app) for server in ("hypercorn", "granian") for app in ("plain_asgi_app",)}
+"""What a plain run tries: every application under one server, and two servers more. All pairs are the long run's."""
+
+
+def _pair(app: str, server: str) -> Any:
+    marks = () if (server, app) in QUICK else pytest.mark.long
+    return pytest.param(app, server, marks=marks, id=f"{app}-{server}")
+
+
 PAIRS = [
-    *[(app, server) for app in ASGI_APPS for server in ASGI_SERVERS],
-    *[(app, server) for app in WSGI_APPS for server in WSGI_SERVERS if server != "granian"],
+    *[_pair(app, server) for app in ASGI_APPS for server in ASGI_SERVERS],
+    *[_pair(app, server) for app in WSGI_APPS for server in WSGI_SERVERS if server != "granian"],
 ]
 
 
@@ -121,7 +132,7 @@ def test_without_a_raw_target_what_decoding_changed_is_refused(
         check_bodies(url, mine, upstream)
 
 
-@pytest.mark.parametrize(("app", "server"), PAIRS, ids=lambda value: value)
+@pytest.mark.parametrize(("app", "server"), PAIRS)
 def test_a_mounted_proxy_behaves_the_same_everywhere(
     app: str, server: str, upstream: UpstreamServer, tmp_path: Path
 ) -> None:

@@ -171,7 +171,8 @@ def test_what_azure_refuses_is_told(status: int, outage: bool, trust: tuple[str,
     with standing_in(answer, trust[1]) as stand_in:
         with pytest.raises(SecretUnavailable) as refused:
             provider_at(stand_in.url, trust[0]).fetch("team/n")
-        assert len(stand_in.asked) == 2
+        # Its package remembers challenges by host and port, and a port may have been another test's.
+        assert len([one for one in stand_in.asked if "authorization" in one.headers]) == 1
     assert (refused.value.outage, MATERIAL in refused.value.detail) == (outage, False)
     assert refused.value.detail.endswith(f"({status})")
 
