@@ -1,7 +1,7 @@
 """The token endpoint, under ASGI and WSGI: who may derive, what is derived, and what OAuth clients are told."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from apitokenproxy import Bearer, ConfigurationError, Proxy, Rule, Upstream
+from apitokenproxy import Bearer, ConfigurationError, Grant, Proxy, Rule, Upstream, nonblocking
 from apitokenproxy.errors import StoreUnavailable
 from apitokenproxy.identity.format import mint
 from apitokenproxy.identity.guessing import BURST
 from apitokenproxy.identity.memory import MemoryStore
+from apitokenproxy.messages import Admission
 from apitokenproxy.testing import FixedSecrets, MemoryAudit
 from apitokenproxy.token_exchange import MAX_BODY
 from loopback import UpstreamServer
@@ -216,6 +217,51 @@ def test_a_store_that_does_not_answer_is_not_the_clients_fault(world: World) -> 
     answer = world.exchange()
     assert (answer.status_code, answer.json()) == (503, {"error": "temporarily_unavailable"})
     assert "retry-after" in answer.headers
+
+
+def test_whoever_dawdles_over_the_form_holds_no_place_in_the_audit(world: World) -> None:
+    """Ten thousand places are few for strangers who send one byte and wait."""
+    reserved: list[str] = []
+    world.audit.reserve = lambda: reserved.append("place")  # type: ignore[method-assign]
+    seen: list[int] = []
+    form = urlencode({"grant_type": GRANT, "subject_token": world.parent.token, "subject_token_type": TYPE}).encode()
+
+    def chunks() -> Iterator[bytes]:
+        for chunk in (form[:1], form[1:]):
+            seen.append(len(reserved))
+            yield chunk
+
+    async def achunks() -> AsyncIterator[bytes]:
+        for chunk in chunks():
+            yield chunk
+
+    body = chunks() if world.colour == "sync" else achunks()
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Length": str(len(form))}
+    answer = world.ask("endpoint", content=body, headers=headers)
+    assert (answer.status_code, len(reserved)) == (200, 1)
+    assert seen == [0, 0]
+
+
+def test_the_answer_to_a_head_has_no_body(world: World) -> None:
+    """Or a connection behind a front proxy would be out of step."""
+    answer = world.ask("endpoint", "HEAD")
+    assert (answer.status_code, answer.content) == (400, b"")
+    assert int(answer.headers["content-length"]) > 0
+
+
+def test_limits_of_its_own_need_a_limiter_that_counts_them(upstream: UpstreamServer) -> None:
+    """They would be promised and not kept."""
+
+    class Counting:
+        @nonblocking
+        def admit(self, _grant: Grant) -> Admission:
+            return Admission()
+
+    world = World("sync", upstream, limits=Counting())
+    assert world.proxy.tokens.derive(world.parent.id).token
+    with pytest.raises(ConfigurationError, match="built-in limiter"):
+        world.proxy.tokens.derive(world.parent.id, rate="1/day")
+    world.proxy.close()
 
 
 def test_without_a_signing_key_there_is_no_endpoint(upstream: UpstreamServer) -> None:

@@ -150,6 +150,15 @@ def test_a_field_is_put_into_the_body(colour: str, content: bytes, headers: Any,
         (b"[" * 5000, JSON),
         (b"api_key=mine", FORM),
         (b"a=1&api%5Fkey=mine", FORM),
+        (b"API_KEY=mine", FORM),
+        (b"api_key[]=mine", FORM),
+        (b"api.key=mine", FORM),
+        (b"+api_key=mine", FORM),
+        (b"api_key%00=mine", FORM),
+        (b"a=1;api_key=mine", FORM),
+        (b'{"API_KEY": "mine"}', JSON),
+        (b'{"api_key\\u0000": "mine"}', JSON),
+        (b"{}", {"Content-Type": "application/json; charset=utf-7"}),
         (b"nonsense", FORM),
         (b"a=%ff", FORM),
         (b"{}", {"Content-Type": "text/plain"}),
@@ -330,6 +339,41 @@ def test_chunks_that_the_client_signed_are_refused(colour: str) -> None:
     headers = {"X-Amz-Content-SHA256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}
     done = post(colour, S3, b"x", headers=headers, **AWS)
     assert (done.code, done.sent) == ("bad_body", None)
+
+
+POWERS = [
+    "X-Amz-Copy-Source",
+    "x-amz-copy-source-range",
+    "x-amz-acl",
+    "x-amz-grant-read",
+    "x-amz-website-redirect-location",
+]
+
+
+@pytest.mark.parametrize("name", POWERS)
+def test_a_header_that_does_more_than_the_path_says_is_refused(colour: str, name: str) -> None:
+    """Rules saw the path alone; the operator may allow it by name."""
+    done = post(colour, S3, headers={name: "/other/secret"}, **AWS)
+    assert (done.code, done.answer.status_code, done.sent) == ("denied", 403, None)
+    allowing = SigV4("s3", "us-east-1", access_key="fixed:id", secret=KEY, allow_headers=[name])
+    allowed = post(colour, allowing, headers={name: "/other/secret"}, **AWS)
+    assert allowed.sent is not None
+    assert f"{name.lower()}" in allowed.sent.headers["authorization"]
+
+
+def test_what_a_request_does_can_be_listed(colour: str) -> None:
+    """Where the path says nothing: DynamoDB and others name it in a header."""
+    kind = SigV4("dynamodb", "us-east-1", access_key="fixed:id", secret=KEY, targets=["DynamoDB_20120810.GetItem"])
+    listed = post(colour, kind, headers={"X-Amz-Target": "DynamoDB_20120810.GetItem"}, **AWS)
+    other = post(colour, kind, headers={"X-Amz-Target": "DynamoDB_20120810.DeleteTable"}, **AWS)
+    assert (listed.answer.status_code, other.code) == (200, "denied")
+
+
+def test_a_session_token_does_not_come_back_in_a_header(colour: str) -> None:
+    """It is looked for as any other secret that is shown to the upstream."""
+    kind = SigV4("sts", "us-east-1", access_key="fixed:id", secret=KEY, session_token="fixed:session")
+    done = post(colour, kind, secrets={"session": "the-session-0f7a9c"}, reflected=b"x the-session-0f7a9c")
+    assert (done.answer.status_code, "x-echo" in done.answer.headers) == (200, False)
 
 
 def test_several_credentials_and_a_signature_go_together(colour: str) -> None:

@@ -1,5 +1,6 @@
 """Derived tokens: less than their parent, signed, kept nowhere, and over when the parent is."""
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_calls import COLOURS, STORES, CountingMemoryStore, authenticate, bearer, counting_store
 
-from apitokenproxy import Caller, ConfigurationError, Grant, Operation, TokenConflict, narrow
+from apitokenproxy import Caller, ConfigurationError, Grant, Operation, Rule, TokenConflict, narrow
 from apitokenproxy.errors import SecretUnavailable, TooManyFailures, Unauthenticated
 from apitokenproxy.identity.derived import DERIVE, LONGEST, MOST_CAVEATS, take_apart
 from apitokenproxy.identity.memory import MemoryStore
+from apitokenproxy.identity.signing import SigningKeys
 from apitokenproxy.messages import Request
+from apitokenproxy.policy.rules import Rules
+from apitokenproxy.secrets.cache import Secrets
+from apitokenproxy.testing import FixedSecrets
 
 
 @pytest.fixture(params=COLOURS)
@@ -286,6 +291,51 @@ def test_every_bit_of_a_token_counts() -> None:
     assert take_apart(token).is_signed_with(key)
 
 
+def test_a_denial_holds_whatever_scopes_were_given_up() -> None:
+    """A rule that denies who has a scope is not got round by dropping that scope, nor by deriving at all."""
+    world = World(MemoryStore())
+    parent = world.tokens.issue(tenant="acme", scopes=["use", "contractor", DERIVE]).id
+    rules = Rules(
+        [
+            Rule("use", effect="allow", scopes=["use"]),
+            Rule("no-contractors", effect="deny", path="/admin/**", scopes=["contractor"]),
+            Rule("no-derivers", effect="deny", path="/keys/**", scopes=[DERIVE]),
+        ]
+    )
+    token = world.tokens.derive(parent).token
+    for lesser in (token, narrow(token, scopes=["use"]), narrow(token, scopes=["use"], rules=["use"])):
+        caller = world.caller(lesser)
+        assert caller is not None
+        verdicts = [rules.decide(caller, grant(path).operation) for path in ("/a", "/admin/a", "/keys/a")]
+        assert [isinstance(verdict, Grant) for verdict in verdicts] == [True, False, False]
+
+
+def test_another_rule_may_be_the_one_that_is_left() -> None:
+    """The first rule that allows it is not among those that were kept; the second is."""
+    world = World(MemoryStore())
+    token = world.tokens.derive(world.tokens.issue(tenant="acme").id, rules=["second"]).token
+    caller = world.caller(token)
+    assert caller is not None
+    verdict = Rules([Rule("first", effect="allow"), Rule("second", effect="allow")]).decide(caller, grant().operation)
+    assert isinstance(verdict, Grant)
+    assert verdict.rule == "second"
+
+
+def test_lesser_tokens_push_out_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever holds one can make any number of others; they are kept apart, and fewer."""
+    monkeypatch.setattr("apitokenproxy.identity.verified.MOST_DERIVED", 10)
+    store = CountingMemoryStore()
+    world = World(store)
+    victim = world.tokens.issue(tenant="victim").token
+    derived = world.tokens.derive(world.tokens.issue(tenant="acme").id).token
+    assert world.caller(victim) is not None
+    for number in range(50):
+        assert world.caller(narrow(derived, paths=[f"/{number}"])) is not None
+    store.asked = 0
+    assert world.caller(victim) is not None
+    assert (store.asked, len(world.part._verified._derived)) == (0, 10)
+
+
 # --- what is not understood ---------------------------------------------------------------------
 
 
@@ -473,6 +523,40 @@ def test_a_token_can_be_full() -> None:
         token.derive(token.issue(tenant="acme").id, paths=["/" + "a" * LONGEST])
     with pytest.raises(ConfigurationError, match="nothing is named"):
         narrow(token.derive(token.issue(tenant="acme").id).token)
+
+
+def test_how_much_a_token_lists_is_bounded() -> None:
+    """Each value costs something to judge: neither is a longer token made, nor is one accepted."""
+    world = World(MemoryStore())
+    parent = world.tokens.issue(tenant="acme").id
+    many = [f"10.0.{number}.1" for number in range(60)]
+    token = world.tokens.derive(parent, addresses=many).token
+    with pytest.raises(ConfigurationError, match="full"):
+        narrow(token, addresses=many)
+    assert world.caller(signed(world, json.dumps({"paths": ["/a"] * 100}).encode(), {})) is not None
+    refused(world, signed(world, json.dumps({"paths": ["/a"] * 101}).encode(), {}))
+
+
+def test_a_derived_token_that_is_signed_is_no_guess(colour: str) -> None:
+    """Though nobody has seen it, and others guess from the same address."""
+    world = World(MemoryStore(), colour)
+    parent = world.tokens.issue(tenant="acme").id
+    good = world.tokens.derive(parent).token
+    for number in range(20):
+        refused(world, good[:-2] + f"{number:02}")
+    assert world.caller(world.tokens.derive(parent).token) is not None
+
+
+def test_a_provider_of_another_colour_under_another_scheme_does_not_matter() -> None:
+    """Only the signing key is read, and it is read where nothing may wait."""
+
+    class Elsewhere:
+        async def fetch(self, _reference: str) -> Any:
+            raise NotImplementedError
+
+    secrets = Secrets({"fixed": FixedSecrets(**KEYS), "elsewhere": Elsewhere()})
+    world = World(MemoryStore(), keys=SigningKeys(["fixed:new"], secrets.bind))
+    assert world.tokens.derive(world.tokens.issue(tenant="acme").id).token
 
 
 def test_a_derived_token_is_shown_once_and_nowhere_else() -> None:

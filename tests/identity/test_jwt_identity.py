@@ -238,6 +238,37 @@ def test_a_new_key_is_found_and_an_old_one_forgotten(issuer: Issuer, colour: str
     assert issuer.asked == ["/keys"] * 2
 
 
+def test_all_who_bring_a_new_key_wait_for_it(issuer: Issuer) -> None:
+    """Those that come while it is fetched are not refused meanwhile."""
+    world = World(issuer, jwks=issuer.jwks)
+    assert world.ask(issuer.sign(ONE)) is not None
+    issuer.keys, issuer.pause = [TWO], 0.1
+    bound = world.part.bind(SYNC)
+    tokens = [bearer(issuer.sign(TWO, jti=str(number))) for number in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        callers = list(pool.map(lambda token: run(bound.authenticate(token, a_request())), tokens))
+    assert [caller.tenant for caller in callers if caller is not None] == ["acme"] * 10
+    assert issuer.asked == ["/keys"] * 2
+
+
+def test_what_must_be_claimed_is_required(issuer: Issuer, colour: str) -> None:
+    """An issuer that serves everybody signs for strangers too."""
+    world = World(issuer, colour, required={"org": ["acme", "octo"], "team.name": "blue"})
+    assert world.ask(issuer.sign(ONE, team={"name": "blue"})) is not None
+    for claims in ({}, {"team": {"name": "red"}}, {"team": {"name": "blue"}, "org": "other"}, {"team": "blue"}):
+        assert "required" in world.refused(issuer.sign(ONE, **claims))
+
+
+@pytest.mark.parametrize("end", [10**400, 1e308, -(10**400)])
+def test_an_end_beyond_all_time_is_no_fault(issuer: Issuer, colour: str, end: float) -> None:
+    """It lasts, or it is over."""
+    world = World(issuer, colour)
+    if end > 0:
+        assert world.ask(issuer.sign(ONE, exp=end)) is not None
+    else:
+        world.refused(issuer.sign(ONE, exp=end))
+
+
 def test_while_nobody_answers_the_last_keys_go_on(issuer: Issuer, colour: str) -> None:
     """For as long as was said; then 503 and never 401."""
     world = World(issuer, colour, jwks=issuer.jwks, outage=timedelta(hours=1))
