@@ -147,7 +147,8 @@ def test_rotation_under_load_is_noticed_by_nobody(  # noqa: C901 - four kinds of
     print(f"{sum(statuses.values())} requests: {dict(statuses)}; old tokens after their overlap: {dict(late)}")  # noqa: T201 - `pytest -rP` shows it
     assert set(statuses) == {200}
     assert sum(statuses.values()) > RATE * SECONDS * 0.8
-    assert (set(late), len(retired)) == ({401}, ROTATIONS)
+    # All of them come from one address, which has to wait (429) after so many wrong tokens.
+    assert (set(late) | {401, 429}, late[401] > 0, len(retired)) == ({401, 429}, True, ROTATIONS)
 
 
 def test_a_revocation_is_in_force_everywhere_within_the_bound(
@@ -172,7 +173,7 @@ def test_a_revocation_is_in_force_everywhere_within_the_bound(
                         began = time.monotonic()
                         status = await ask(http, url, token)
                         asked += 1
-                        assert status in {200, 401}
+                        assert status in {200, 401, 429}  # the last: too many wrong ones came from this address
                         if status == 200 and token in revoked and began > revoked[token]:
                             latest = max(latest, began - revoked[token])
 
