@@ -114,6 +114,7 @@ def on_a_full_disk(folder: Path, *words: str) -> list[str]:
     return searched(err).splitlines()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_token_that_cannot_be_printed_is_told_with_what_to_do(folder: Path, more: tuple[str, ...]) -> None:
     """Its secret is lost, so it is named by its id: to be revoked, undone, or left alone."""

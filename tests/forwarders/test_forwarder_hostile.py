@@ -96,6 +96,7 @@ async def ask_one(ask: Asker, to: Origin, number: int) -> bool:
 
 
 @colours
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_ten_thousand_spoiled_answers_reach_nobody_else(colour: Any) -> None:
     """Each is given to its own request or to nobody; none outlasts its deadline; nothing stays open."""

@@ -20,6 +20,8 @@ from blob_upstream import blocks, checksum
 
 from loopback import REAL_KEY, call, wait_until
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 MIB = 1 << 20
 GROWTH = 32 * MIB
@@ -227,7 +229,6 @@ def test_the_measurement_sees_a_proxy_that_keeps_bodies(served: Served) -> None:
     assert memory.growth > 64 * MIB
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_1_gib_passes_in_flat_memory(served: Served) -> None:
     """Memory depends on configuration, never on the size of a body."""
