@@ -92,6 +92,7 @@ def test_colours_are_for_terminals_only(tmp_path: Path) -> None:
     assert "\x1b" not in run("check", folder=tmp_path).err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["demo"], ["tokens", "list"], ["--help"]])
 def test_a_reader_that_has_gone_is_met_with_silence(command: list[str], folder: Path) -> None:
     """Nothing on stderr when stdout is a pipe that nobody reads."""

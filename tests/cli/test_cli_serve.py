@@ -100,6 +100,7 @@ def test_control_c_ends_it_quietly(folder: Path) -> None:
     assert (done.code, done.out, done.err) == (130, "", "")
 
 
+@pytest.mark.long
 def test_workers_share_the_port_and_count_apart(folder: Path, upstream: UpstreamServer) -> None:
     """They say that limits are counted in each, and end together."""
     with (folder / "apitokenproxy.toml").open("a") as file:

@@ -57,8 +57,7 @@ ASGI_APPS = ["plain_asgi_app", "starlette_app", "fastapi_app", "litestar_app", "
 WSGI_APPS = ["plain_wsgi_app", "flask_app", "django_wsgi_app"]
 
 QUICK = {("uvicorn-httptools", app) for app in ASGI_APPS} | {("gunicorn-threads", app) for app in WSGI_APPS}
-QUICK |= {(server, app) for server in ("hypercorn", "granian") for app in ("plain_asgi_app",)}
-"""What a plain run tries: every application under one server, and two servers more. All pairs are the long run's."""
+"""What a plain run tries: every application under one server. All pairs are the long run's."""
 
 
 def _pair(app: str, server: str) -> Any:
