@@ -217,7 +217,7 @@ def edit(
 @click.command(epilog=examples("apitokenproxy tokens scan app.log .env", "apitokenproxy tokens scan - < build.log"))
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.File("rb"))
 def scan(files: tuple[BinaryIO, ...]) -> None:
-    """Find client tokens in files, by form and checksum. Exit 1 when there are any."""
+    """Find client tokens in files, by form and checksum, and derived ones. Exit 1 when there are any."""
     count = 0
     for file in files:
         for line, identifier, derived in found_in(file):

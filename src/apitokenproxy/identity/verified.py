@@ -1,8 +1,8 @@
-"""Verified: the client tokens that were found good a moment ago.
+"""Verified: the tokens that were found good a moment ago: client tokens, those derived from them, JWTs.
 
 Rules:
-1. The key is the token's digest, never the token. Only what the store confirmed comes in, so no
-   stranger can fill it.
+1. The key is a token's digest, never the token; for the parent of derived tokens, its id and generation.
+   Only what was verified comes in, so no stranger can fill it.
 2. It is fresh for `bound` seconds after the store was asked for the number of its changes, counted from
    the question and not from the answer. When the number is another, nothing is used any more of what
    is here; it is only known to have been good.
