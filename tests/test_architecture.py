@@ -77,6 +77,7 @@ FOREIGN = {
     "identity/jwt.py": {"joserfc"},
     "identity/migrations/env.py": {"alembic"},
     "identity/migrations/versions/0001_client_tokens.py": {"alembic", "sqlalchemy"},
+    "identity/migrations/versions/0002_states.py": {"alembic", "sqlalchemy"},
     "identity/postgres.py": {"psycopg", "sqlalchemy"},
     "identity/schema.py": {"alembic", "sqlalchemy"},
     "identity/sql.py": {"sqlalchemy"},

@@ -225,6 +225,34 @@ class TokenStore(Protocol):
         """Let go of files and connections."""
 
 
+# --- what processes tell each other ---------------------------------------------------------
+
+
+@frozen
+class State:
+    """A small value that all processes share. `number` is another one after every write, and never 0."""
+
+    name: str
+    number: int
+    value: bytes = field(repr=False)
+
+
+class StateStore(Protocol):
+    """Keeps states; the built-in token stores do. Methods are `def` or `@nonblocking def`; they raise StoreUnavailable.
+
+    Names are at most 255 characters.
+    """
+
+    def state(self, name: str) -> State | None:
+        """Return the state of that name."""
+
+    def states(self, prefix: str) -> Sequence[State]:
+        """Return the states whose names begin with `prefix`, in the order of their names."""
+
+    def write_state(self, name: str, value: bytes, number: int) -> bool:
+        """Write a state that was read with `number` (0: it was not there); False when somebody else did since."""
+
+
 # --- what built-in parts are made of --------------------------------------------------------
 
 

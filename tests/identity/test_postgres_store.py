@@ -83,7 +83,7 @@ def test_a_newer_schema_is_refused(new_postgres: Callable[[], str]) -> None:
         pass
     with psycopg.connect(url) as other:
         other.execute("UPDATE atp_schema SET version_num = '0099'")
-    with pytest.raises(ConfigurationError, match="has schema version 0099, and this apitokenproxy knows version 0001"):
+    with pytest.raises(ConfigurationError, match="has schema version 0099, and this apitokenproxy knows version 0002"):
         SqlStore(url)
 
 

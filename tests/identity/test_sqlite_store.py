@@ -202,14 +202,14 @@ def test_other_tables_may_live_in_the_same_database(path: Path) -> None:
         assert store.list() == []
 
 
-@pytest.mark.parametrize("version", ["0002", "0099"])
+@pytest.mark.parametrize("version", ["0003", "0099"])
 def test_a_newer_schema_is_refused(path: Path, version: str) -> None:
     """What a newer version wrote is not guessed at."""
     with opened(path):
         pass
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE atp_schema SET version_num = ?", (version,))
-    expected = f"has schema version {version}, and this apitokenproxy knows version 0001; upgrade apitokenproxy"
+    expected = f"has schema version {version}, and this apitokenproxy knows version 0002; upgrade apitokenproxy"
     assert expected in refusal(path)
 
 

@@ -7,17 +7,18 @@ from attrs import evolve
 
 from apitokenproxy._colour import nonblocking
 from apitokenproxy.errors import StoreUnavailable
-from apitokenproxy.interfaces import Edit, Generation, StoredToken, TokenEvent, Uses
+from apitokenproxy.interfaces import Edit, Generation, State, StoredToken, TokenEvent, Uses
 
 
 class MemoryStore:
-    """A TokenStore in a dictionary of this process."""
+    """A TokenStore and StateStore in dictionaries of this process."""
 
     def __init__(self) -> None:
         self._tokens: dict[str, StoredToken] = {}
         self._owners: dict[bytes, str] = {}
         self._events: list[TokenEvent] = []
         self._changes = 0
+        self._states: dict[str, State] = {}
         self._lock = Lock()
 
     @nonblocking
@@ -92,6 +93,27 @@ class MemoryStore:
         with self._lock:
             tokens = [token for token in self._tokens.values() if tenant is None or token.tenant == tenant]
         return sorted(tokens, key=lambda token: (token.created, token.id))
+
+    @nonblocking
+    def state(self, name: str) -> State | None:
+        """Return the state of that name."""
+        return self._states.get(name)
+
+    @nonblocking
+    def states(self, prefix: str) -> Sequence[State]:
+        """Return the states whose names begin with `prefix`."""
+        with self._lock:
+            return [self._states[name] for name in sorted(self._states) if name.startswith(prefix)]
+
+    @nonblocking
+    def write_state(self, name: str, value: bytes, number: int) -> bool:
+        """Write a state that was read with `number`; False when somebody else wrote it since."""
+        with self._lock:
+            kept = self._states.get(name)
+            if (0 if kept is None else kept.number) != number:
+                return False
+            self._states[name] = State(name, number + 1, value)
+            return True
 
     @nonblocking
     def close(self) -> None:

@@ -15,12 +15,12 @@ from typing import Protocol
 
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
 from apitokenproxy.identity import rows
-from apitokenproxy.interfaces import Edit, Generation, StoredToken, TokenEvent, Uses
+from apitokenproxy.interfaces import Edit, Generation, State, StoredToken, TokenEvent, Uses
 from apitokenproxy.messages import HiddenText
 
 try:
     import sqlalchemy as sa
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
     from apitokenproxy.identity import tables
     from apitokenproxy.identity.postgres import Postgres
@@ -49,7 +49,7 @@ class Database(Protocol):
 
 
 class SqlStore:
-    """A TokenStore at `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:pw@host/db`.
+    """A TokenStore and StateStore at `sqlite:///relative/path.db`, `sqlite:////absolute/path.db` or `postgresql://user:pw@host/db`.
 
     Building one tries it: an SQLite file is made when it is not there (mode 0600), and the schema is
     made or brought up to date. Nothing stays open. `busy_timeout` (seconds) is how long a call waits
@@ -146,6 +146,33 @@ class SqlStore:
         statement = tables.LIST if tenant is None else tables.LIST.where(tables.TOKENS.c.tenant == tenant)
         with self._connection() as connection:
             return rows.tokens(connection.execute(statement))
+
+    def state(self, name: str) -> State | None:
+        """Return the state of that name. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            row = connection.execute(tables.READ_STATE, {"state": name}).first()
+        return None if row is None else State(row.name, row.number, row.value)
+
+    def states(self, prefix: str) -> Sequence[State]:
+        """Return the states whose names begin with `prefix`. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            found = connection.execute(tables.READ_STATES, {"prefix": prefix}).all()
+        return sorted((State(row.name, row.number, row.value) for row in found), key=lambda state: state.name)
+
+    def write_state(self, name: str, value: bytes, number: int) -> bool:
+        """Write a state that was read with `number`; False when somebody else did since. Raises StoreUnavailable."""
+        with self._connection() as connection:
+            try:
+                if not number:
+                    connection.execute(tables.STATES.insert(), {"name": name, "number": 1, "value": value})
+                else:
+                    parameters = {"state": name, "read": number, "value": value}
+                    if not connection.execute(tables.WRITE_STATE, parameters).rowcount:
+                        return False
+            except IntegrityError:  # somebody else wrote the first one
+                return False
+            connection.commit()
+        return True
 
     def close(self) -> None:
         """Close this process's connections. A later call opens new ones."""

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from apitokenproxy.messages import Hidden
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest revision below `migrations/versions`: what these tables are."""
 
 
-class _Digest(sa.TypeDecorator[bytes]):
-    """A digest; SQLAlchemy logs the rows it reads at DEBUG, so what it reads is hidden."""
+class _Hidden(sa.TypeDecorator[bytes]):
+    """Bytes; SQLAlchemy logs the rows it reads at DEBUG, so what it reads is hidden."""
 
-    impl = sa.LargeBinary(32)
+    impl = sa.LargeBinary
     cache_ok = True
 
     def process_result_value(self, value: bytes | None, _dialect: sa.Dialect) -> bytes | None:
@@ -44,13 +44,13 @@ GENERATIONS = sa.Table(
     METADATA,
     sa.Column("token_id", sa.ForeignKey("atp_tokens.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("digest", _Digest, nullable=False, unique=True),
+    sa.Column("digest", _Hidden(32), nullable=False, unique=True),
     sa.Column("created", sa.BigInteger, nullable=False),
     sa.Column("retired", sa.BigInteger),
     sa.Column("replaced", sa.BigInteger),
     sa.Column("idle", sa.BigInteger),
     sa.Column("latest", sa.BigInteger),
-    sa.Column("rotation", _Digest, nullable=False),
+    sa.Column("rotation", _Hidden(32), nullable=False),
     sa.Column("first_used", sa.BigInteger),
     sa.Column("last_used", sa.BigInteger),
     sa.Column("uses", sa.BigInteger, nullable=False, server_default=sa.text("0")),
@@ -67,6 +67,13 @@ EVENTS = sa.Table(
 )
 CHANGES = sa.Table("atp_changes", METADATA, sa.Column("number", sa.BigInteger, nullable=False))
 """One row, which every change locks before it reads anything: so they are made one after the other."""
+STATES = sa.Table(
+    "atp_states",
+    METADATA,
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("value", _Hidden, nullable=False),
+)
 
 _ID: Final[sa.BindParameter[str]] = sa.bindparam("token_id")
 
@@ -90,4 +97,14 @@ NOTE = UPDATE_GENERATION.values(
     uses=GENERATIONS.c.uses + sa.bindparam("count"),
     first_used=sa.case((GENERATIONS.c.first_used < _FIRST, GENERATIONS.c.first_used), else_=_FIRST),
     last_used=sa.case((GENERATIONS.c.last_used > _LAST, GENERATIONS.c.last_used), else_=_LAST),
+)
+
+_NAME: Final[sa.BindParameter[str]] = sa.bindparam("state")
+READ_STATE = sa.select(STATES).where(STATES.c.name == _NAME)
+_PREFIX: Final[sa.BindParameter[str]] = sa.bindparam("prefix", type_=sa.String)
+READ_STATES = sa.select(STATES).where(sa.func.substr(STATES.c.name, 1, sa.func.length(_PREFIX)) == _PREFIX)
+WRITE_STATE = (
+    sa.update(STATES)
+    .where(STATES.c.name == _NAME, STATES.c.number == sa.bindparam("read"))
+    .values(number=STATES.c.number + 1)
 )

@@ -10,6 +10,7 @@ inherit from in a file of tests; a forwarder's talks to a scripted upstream on l
 from apitokenproxy.testing.fakes import FixedCredential, FixedSecrets, MemoryAudit, RecordingForwarder
 from apitokenproxy.testing.forwarders import ForwarderConformance
 from apitokenproxy.testing.secrets import SecretProviderConformance
+from apitokenproxy.testing.states import StateStoreConformance
 from apitokenproxy.testing.stores import TokenStoreConformance
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "MemoryAudit",
     "RecordingForwarder",
     "SecretProviderConformance",
+    "StateStoreConformance",
     "TokenStoreConformance",
 ]
