@@ -55,6 +55,7 @@ class _Noting:
     def __init__(self, secrets: SecretReader) -> None:
         self._secrets = secrets
         self.colour = secrets.colour
+        self.states = secrets.states
         self.references: list[str] = []
 
     def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
