@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import NoReturn
 
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
@@ -94,6 +95,12 @@ class _OfOneScheme(Loads[Secret]):
         version = f"{secret.version or self._scheme}#{fingerprint}"
         return Loaded(Secret(material, version=version, good_for=secret.good_for), ttl, at_most)
 
+    def refuse_lines(self, reference: str) -> NoReturn:
+        """Refuse what cannot stand in a header, and read it anew for the next: it may have been mended by then."""
+        self.expire(reference)
+        shown = reference.strip().partition(" ")[0]  # of a command the program alone
+        raise SecretUnavailable(f"{self._scheme}:{shown} holds a newline or control character; write it again without")
+
 
 class _Reader:
     def __init__(self, kept: Mapping[str, _OfOneScheme], states: StateStore | None, colour: Colour) -> None:
@@ -101,7 +108,7 @@ class _Reader:
         self.states = states
         self.colour = colour
 
-    def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+    def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
         if not isinstance(reference, str):
             reference = ""  # told like any other that names no place
         scheme, colon, place = reference.partition(":")
@@ -122,13 +129,15 @@ class _Reader:
         if not _FIELD.search(place):
 
             async def read(_caller: Caller) -> Secret:
-                return kept(place) or await get(place, partial(fetch, place), colour)
+                secret = kept(place) or await get(place, partial(fetch, place), colour)
+                return secret if secret.one_line or lines else of_scheme.refuse_lines(place)
 
             return read
 
         async def read_for(caller: Caller) -> Secret:
             filled_in = _filled_in(place, caller)
-            return kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            return secret if secret.one_line or lines else of_scheme.refuse_lines(filled_in)
 
         return read_for
 
