@@ -153,6 +153,8 @@ def test_another_secret_is_another_token(endpoint: Endpoint, colour: str) -> Non
         (200, {"access_token": "x", "token_type": "mac"}),
         (200, {"access_token": "x", "expires_in": 0}),
         (200, {"access_token": "x", "expires_in": "soon"}),
+        (200, {"access_token": "x", "expires_in": True}),
+        (200, {"access_token": "x", "expires_in": "9" * 5000}),
         (200, {"access_token": "x\r\ny"}),
         (200, {"access_token": "\u00fc"}),
         (200, b"x" * 100_000),
@@ -193,11 +195,22 @@ def test_what_is_wrong_is_said_when_it_is_built(endpoint: Endpoint, terms: Any, 
         kind(endpoint, **terms)
 
 
-def test_a_fault_is_told_to_all_who_wait_and_not_remembered(endpoint: Endpoint, colour: str) -> None:
-    """The next request asks again."""
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_endpoint_is_not_flooded_with_what_it_refuses(endpoint: Endpoint, colour: str, status: int) -> None:
+    """A fault is told to all who wait, and to whoever comes within the next second."""
     one = kind(endpoint)
-    endpoint.status = 400
-    with pytest.raises(SecretUnavailable):
-        obtained(one, colour, 20)
-    endpoint.status = 200
-    assert obtained(one, colour)[0].headers
+    endpoint.status = status
+    for _ in range(3):
+        with pytest.raises(SecretUnavailable, match=f"status {status}"):
+            obtained(one, colour, 300)
+    assert len(endpoint.asked) == 1
+    assert call(colour, one, key="another").answer.status_code == 503
+    assert len(endpoint.asked) == 2
+
+
+def test_a_code_of_the_standard_is_told(endpoint: Endpoint, colour: str) -> None:
+    """It says what to mend; any other text does not get into the record."""
+    endpoint.status, endpoint.answer = 400, {"error": "invalid_scope", "error_description": MATERIAL}
+    assert call(colour, kind(endpoint), key=MATERIAL).record.reason.endswith("status 400, invalid_scope")
+    endpoint.answer = {"error": MATERIAL}
+    assert call(colour, kind(endpoint), key=MATERIAL).record.reason.endswith("status 400")
