@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ from urllib.parse import parse_qs
 
 import pytest
 from attrs import Factory, define
-from credential_calls import ACME, COLOURS, call
+from credential_calls import ACME, COLOURS, call, credential
 
-from apitokenproxy import ConfigurationError, Credential, OAuth2ClientCredentials
+from apitokenproxy import ConfigurationError, Credential, Header, OAuth2ClientCredentials
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.secrets.cache import Secrets
@@ -109,8 +110,14 @@ def test_a_request_carries_the_token_that_was_given(endpoint: Endpoint, colour: 
     assert form == {"grant_type": ["client_credentials"], "scope": ["read write"], "audience": ["api"]}
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"me%3A1:s3cret%2F%2B0f7a9c2e51d8"
     assert done.sent[0].values(b"authorization") == [b"Bearer token-1-" + b"x" * 20]
-    assert "token-1" not in done.record.credential
-    assert "+" in done.record.credential
+    assert re.fullmatch(r"fixed#1\+[0-9a-f]{8}", done.record.credential)
+
+
+def test_a_token_among_other_credentials_is_named_after_the_secrets(endpoint: Endpoint) -> None:
+    """So that each secret's version stands where it stood."""
+    made = credential("sync", Header("X-Partner", "fixed:partner"), kind(endpoint), key=MATERIAL, partner="p")
+    assert (made.version, made.name) == ("fixed#1,fixed#2", f"fixed#1,fixed#2+{made.token}")
+    assert len(made.token) == 8
 
 
 def test_the_secret_may_go_into_the_form(endpoint: Endpoint, colour: str) -> None:

@@ -51,7 +51,7 @@ class AccessToken:
         """Return the credential `Authorization: Bearer`, made of secrets of that version, and its life."""
         left = max(self.lasts - LEEWAY, min(self.lasts, 1.0))
         value = Hidden(b"Bearer " + self.value.encode())
-        made = Credential(headers=((b"Authorization", value),), version=f"{version}+{_name(self.value)}")
+        made = Credential(headers=((b"Authorization", value),), version=version, token=_name(self.value))
         return Loaded(made, left, left)
 
 
