@@ -68,20 +68,23 @@ class HiddenText(str):
 class Secret:
     """Raw material from a secret provider. It cannot be printed, formatted, pickled or copied.
 
-    `reveal()` is the one way to the bytes, so that a search for it finds every use. Material that
-    cannot stand in a header (control characters, as a stray newline from a file) is refused.
+    `reveal()` is the one way to the bytes, so that a search for it finds every use. `one_line` tells whether
+    they may stand in a header: no control character is among them, as a stray newline from a file.
     `version` names the material without telling anything about it. `good_for` (seconds from when it was
     asked for) is for what ends by itself, as a lease does: it is never used longer, not even in an outage.
+
+    Raises ValueError for material that is empty or is text that UTF-8 cannot write.
     """
 
-    __slots__ = ("_material", "good_for", "version")
+    __slots__ = ("_material", "good_for", "one_line", "version")
 
     def __init__(self, material: str | bytes, *, version: str = "", good_for: float | None = None) -> None:
-        raw = material.encode() if isinstance(material, str) else bytes(material)
-        if not raw or any(byte < 32 or byte == 127 for byte in raw):  # noqa: PLR2004 - ASCII controls
-            message = "a secret must not be empty and must not hold control characters or newlines"
+        raw = material.encode() if isinstance(material, str) else bytes(memoryview(material))  # not of a number
+        if not raw:
+            message = "a secret must not be empty"
             raise ValueError(message)
         self._material = raw
+        self.one_line = not any(byte < 32 or byte == 127 for byte in raw)  # noqa: PLR2004 - ASCII controls
         self.version = version
         self.good_for = good_for
 
