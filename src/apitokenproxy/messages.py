@@ -295,8 +295,10 @@ class Credential:
     """What makes the upstream accept the request: header fields and query parameters to add, and what is done last.
 
     Names and values are bytes as they will stand on the wire (query parameters already
-    percent-encoded). `version` names the secret's version for the audit record. `names` are those of
-    the header fields in lower case, `traces` the forms in which it must not come back in an answer.
+    percent-encoded). `version` names the versions of its secrets, `token` the short-lived token that was made
+    of them, where there is one, and `name` both, for the audit record; neither tells anything about them.
+    `names` are those of the header fields in lower case, `traces` the forms in which it must not come back in
+    an answer.
 
     Raises InternalFault for what cannot stand in a request, or would stand there twice.
     """
@@ -305,8 +307,14 @@ class Credential:
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
     finish: tuple[Finish, ...] = ()
+    token: str = ""
+    name: str = field(init=False, eq=False)
     names: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
     traces: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
+
+    @name.default
+    def _name(self) -> str:
+        return f"{self.version}+{self.token}" if self.token else self.version
 
     @names.default
     def _names(self) -> tuple[bytes, ...]:

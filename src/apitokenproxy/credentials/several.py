@@ -77,5 +77,6 @@ def _joined(made: list[Credential]) -> Credential:
         headers=tuple(field for credential in made for field in credential.headers),
         query=tuple(field for credential in made for field in credential.query),
         version=",".join(credential.version for credential in made),
+        token=",".join(credential.token for credential in made if credential.token),
         finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
     )
