@@ -18,7 +18,7 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "upstream", "wire"}
+SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "rotation", "upstream", "wire"}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
@@ -31,9 +31,10 @@ EXACT = {
     "_colour": {"errors"},
     "asking": {"errors"},
     "loading": {"_colour", "errors"},
-    "upstream": {"errors", "interfaces", "messages"},
+    "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
+    "upstream": {"errors", "interfaces", "messages", "rotation"},
     "exchange": {"errors", "interfaces", "messages"},
-    "route": {"exchange", "finishing", "guard", "messages", "upstream"},
+    "route": {"exchange", "finishing", "guard", "messages", "rotation", "upstream"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "route"},
     "token_exchange": {"errors", "exchange", "finishing", "interfaces", "messages"},
     "adapters": {"_colour", "errors", "interfaces", "messages"},

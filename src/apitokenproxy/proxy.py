@@ -15,7 +15,6 @@ from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import bind_all, unreadable
-from apitokenproxy.credentials.versions import Versions
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.forwarders.all import Forwarders
 from apitokenproxy.guard import Guard
@@ -43,6 +42,8 @@ from apitokenproxy.messages import Admission, Caller, Denial, Grant, HiddenText
 from apitokenproxy.pipeline import Pipeline
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
+from apitokenproxy.rotation.records import VersionRecords
+from apitokenproxy.rotation.versions import Versions
 from apitokenproxy.route import Route
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
@@ -111,6 +112,7 @@ class Proxy:
         self._store = open_store(store) if isinstance(store, str) else store
         self._states = states_in(self._store)
         self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})}, states=self._states)
+        self._version_records = VersionRecords(self._states)
         self._verified = Verified(bound=revocation_bound.total_seconds())
         keys = SigningKeys(signing_keys, self._secrets.bind)
         self._signing_keys = keys
@@ -218,7 +220,11 @@ class Proxy:
         secrets = self._secrets.bind(ASYNC)
         problems = await self._signing_keys.bind(ASYNC).problems()
         for upstream in self.upstreams.values():
-            for key, kinds in (("credential", upstream.credential), ("previous", upstream.previous)):
+            for key, kinds in (
+                ("credential", upstream.credential),
+                ("previous", upstream.previous),
+                ("candidate", upstream.candidate),
+            ):
                 problems += [f"upstreams.{upstream.name}.{key}: {one}" for one in await unreadable(kinds, secrets)]
         return problems
 
@@ -244,14 +250,19 @@ class Proxy:
 
     def _route(self, upstream: Upstream, colour: Colour) -> Route:
         secrets = self._secrets.bind(colour)
-        current, expire = bind_all(upstream.credential, secrets, colour)
-        previous = bind_all(upstream.previous, secrets, colour)[0] if upstream.previous else None
-        versions = Versions(upstream.name, current, expire, previous)
+        versions = Versions(
+            upstream.name,
+            self._version_records.bind(colour),
+            colour,
+            current=bind_all(upstream.credential, secrets, colour),
+            candidate=bind_all(upstream.candidate, secrets, colour) if upstream.candidate else None,
+            previous=bind_all(upstream.previous, secrets, colour) if upstream.previous else None,
+            rotation=upstream.rotation,
+        )
         return Route(
             upstream=upstream,
+            versions=versions,
             obtain=versions.obtain,
-            instead=versions.instead,
-            worked=versions.worked,
             forward=self._forwarders.bind(upstream.name, colour),
         )
 

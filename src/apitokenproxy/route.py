@@ -4,6 +4,7 @@ Rules:
 1. The credential is put on a clean request last, and what is put on is what the audit record names.
 2. A request whose credential was refused is sent once more with another one, if there is another and the
    request has no body: nothing was done by it, and nothing of the answer was passed on.
+3. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
 """
 
 from collections.abc import Awaitable, Callable
@@ -13,45 +14,66 @@ from attrs import frozen
 from apitokenproxy.exchange import Exchange
 from apitokenproxy.finishing import finish
 from apitokenproxy.guard import inject
-from apitokenproxy.messages import Caller, Credential, Grant, Outbound, Reply
+from apitokenproxy.messages import Caller, Credential, Grant, Operation, Outbound, Reply, Request
+from apitokenproxy.rotation.versions import REFUSED, Versions
 from apitokenproxy.upstream import Upstream
 
-_REFUSED = frozenset({401, 403})
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 @frozen
 class Route:
-    """One upstream as the pipeline sees it: its terms, its credential and its forwarder.
-
-    `instead` returns what may be tried in the place of a credential that was refused; `worked` is told of both
-    when the upstream accepted it.
-    """
+    """One upstream as the pipeline sees it: its terms, its credentials and its forwarder."""
 
     upstream: Upstream
+    versions: Versions
     obtain: Callable[[Caller], Awaitable[Credential]]
-    instead: Callable[[Caller, Credential], Awaitable[Credential | None]]
-    worked: Callable[[Caller, Credential, Credential], Awaitable[None]]
     forward: Callable[[Outbound], Awaitable[Reply]]
 
-    async def send(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+    async def send(self, exchange: Exchange, grant: Grant, live: Credential) -> Reply:
         """Put the credential on, send, and return the reply; that of a second attempt where the first was refused."""
-        reply = await self._once(exchange, grant, credential)
-        if reply.status not in _REFUSED or grant.operation.length != 0:
+        versions, caller, twice = self.versions, grant.caller, grant.operation.length == 0
+        candidate = None
+        if versions.candidate is not None:
+            versions.begin_probe(caller, self.probe)
+            if twice and grant.operation.method in _IDEMPOTENT:
+                candidate = await versions.trial(caller, live)
+        first = candidate or live
+        reply = await self._once(exchange, grant, first)
+        if reply.status not in REFUSED:
+            if candidate is not None:
+                await versions.accepted(candidate, reply.status)
             return reply
-        instead = await self.instead(grant.caller, credential)
+        instead = await versions.instead(caller, first) if twice else None
         if instead is None:
             return reply
         reply.abort()
         reply = await self._once(exchange, grant, instead)
-        if reply.status not in _REFUSED:
-            await self.worked(grant.caller, credential, instead)
+        if reply.status not in REFUSED:
+            await versions.worked(caller, first, instead)
         return reply
+
+    async def probe(self, caller: Caller, credential: Credential) -> int:
+        """Send the probe of the upstream's rotation with a credential; return the answer's status."""
+        path, question, query = self.upstream.rotation.probe.encode().partition(b"?")
+        headers = [(b"Accept", b"*/*"), (b"User-Agent", b"apitokenproxy")]
+        request = Request(b"GET", b"", headers)
+        operation = Operation(
+            self.upstream.name, b"GET", path, question + query, (), headers, None, 0, b"", "", request
+        )  # what the pipeline would have made of such a request
+        reply = await self.forward(await self._outbound(Grant(caller, operation, "probe"), credential))
+        reply.abort()
+        return reply.status
 
     async def _once(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
         exchange.credential = credential
-        outbound = inject(grant, self.upstream, credential)
-        if credential.finish:
-            await finish(outbound, credential.finish)
+        outbound = await self._outbound(grant, credential)
         exchange.sent = True
         reply = exchange.reply = await self.forward(outbound)
         return reply
+
+    async def _outbound(self, grant: Grant, credential: Credential) -> Outbound:
+        outbound = inject(grant, self.upstream, credential)
+        if credential.finish:
+            await finish(outbound, credential.finish)
+        return outbound

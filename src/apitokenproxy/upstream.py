@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import CredentialKind, TokenProvider
 from apitokenproxy.messages import Origin, Timeouts
+from apitokenproxy.rotation.terms import Rotation
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62})")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,=:@-]+)*")
@@ -29,7 +30,8 @@ class Upstream:
     """One API behind the proxy: `<mount>/<name>/<rest>` goes to `<url>/<rest>`.
 
     `credential` is one credential or several that are all put on; `previous` is what was put on before,
-    and is used while the upstream refuses `credential`. `allow_private` says that a
+    and is used while the upstream refuses `credential`; `candidate` is what shall be put on in the future, once
+    it is proven as `rotation` says. `allow_private` says that a
     loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
     instead of the system's authorities, `client_certificate` one with a certificate and its key to
     show to the upstream. `max_body` bounds a request body in bytes. `max_connections` bounds what is
@@ -50,6 +52,8 @@ class Upstream:
     url: str
     credential: tuple[Credentials, ...] = field(converter=_as_tuple, repr=False)
     previous: tuple[Credentials, ...] = field(default=(), converter=_as_tuple, kw_only=True, repr=False)
+    candidate: tuple[Credentials, ...] = field(default=(), converter=_as_tuple, kw_only=True, repr=False)
+    rotation: Rotation = field(default=Rotation(), kw_only=True)
     allow_private: bool = field(default=False, kw_only=True)
     ca: str | None = field(default=None, kw_only=True)
     client_certificate: str | None = field(default=None, kw_only=True)
@@ -81,7 +85,7 @@ class Upstream:
             )
         if not self.credential:
             raise ConfigurationError(f"upstream {self.name}: credential is empty; name at least one")
-        for kind in (*self.credential, *self.previous):
+        for kind in (*self.credential, *self.previous, *self.candidate):
             if isinstance(kind, type) or not (hasattr(kind, "bind") or hasattr(kind, "credential")):
                 raise ConfigurationError(
                     f"upstream {self.name}: a credential is Bearer(...), Basic(...), Header(...), Query(...) "
