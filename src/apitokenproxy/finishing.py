@@ -17,15 +17,16 @@ async def finish(outbound: Outbound, last: tuple[Finish, ...]) -> None:
         else:
             body = one.apply(outbound, body)
     if body is not None:
-        outbound.body, outbound.length = _Whole(body) if body else None, len(body)
+        outbound.body, outbound.length = body or None, len(body)
 
 
-async def whole(body: Body | None, most: int) -> bytes:
+async def whole(body: Body | bytes | None, most: int) -> bytes:
     """Return all of a body, of `most` bytes at the most. Raises BodyTooLarge."""
     read: list[bytes] = []
     left = most
-    if body is None:
-        return b""
+    if body is None or isinstance(body, bytes):
+        _left(most, body or b"", most)
+        return body or b""
     if hasattr(body, "__aiter__"):
         async for chunk in body:
             left = _left(left, chunk, most)
@@ -35,31 +36,6 @@ async def whole(body: Body | None, most: int) -> bytes:
             left = _left(left, chunk, most)
             read.append(chunk)
     return b"".join(read)
-
-
-class _Whole:
-    """A body in one piece, which can be iterated in either colour."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def __iter__(self) -> "_Whole":
-        return self
-
-    def __aiter__(self) -> "_Whole":
-        return self
-
-    def __next__(self) -> bytes:
-        body, self._body = self._body, b""
-        if not body:
-            raise StopIteration
-        return body
-
-    async def __anext__(self) -> bytes:
-        body, self._body = self._body, b""
-        if not body:
-            raise StopAsyncIteration
-        return body
 
 
 def _left(left: int, chunk: bytes, most: int) -> int:
