@@ -27,7 +27,7 @@ EXACT = {
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
     "interfaces": {"_colour", "messages"},
-    "finishing": {"errors", "messages"},
+    "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
     "loading": {"_colour", "errors"},
     "upstream": {"errors", "interfaces", "messages"},

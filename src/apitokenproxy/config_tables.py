@@ -58,6 +58,7 @@ UPSTREAM: Keys = {
     "max_connections": "count",
     "warm_connections": "count",
     "max_body": "count",
+    "replay_body": "count or zero",
     "allow_encoded_slash": "boolean",
     "allow_empty_segments": "boolean",
     "allow_path_parameters": "boolean",

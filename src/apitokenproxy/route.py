@@ -2,8 +2,9 @@
 
 Rules:
 1. The credential is put on a clean request last, and what is put on is what the audit record names.
-2. A request whose credential was refused is sent once more with another one, if there is another and the
-   request has no body: nothing was done by it, and nothing of the answer was passed on.
+2. A request whose credential was refused is sent once more with another one, if there is another: nothing was
+   done by it, and nothing of the answer was passed on. A body must be here whole for that, so a small one is
+   read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from apitokenproxy.exchange import Exchange
-from apitokenproxy.finishing import finish
+from apitokenproxy.finishing import finish, whole
 from apitokenproxy.guard import inject
 from apitokenproxy.messages import Caller, Credential, Grant, Outbound, Reply
 from apitokenproxy.upstream import Upstream
@@ -35,21 +36,26 @@ class Route:
 
     async def send(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
         """Put the credential on, send, and return the reply; that of a second attempt where the first was refused."""
-        reply = await self._once(exchange, grant, credential)
-        if reply.status not in _REFUSED or grant.operation.length != 0:
+        outbound = inject(grant, self.upstream, credential)
+        if outbound.length and outbound.length <= self.upstream.replay_body:
+            outbound.body = await whole(outbound.body, self.upstream.replay_body, outbound.origin.timeouts.total)
+        body = outbound.body
+        reply = await self._once(exchange, outbound, credential)
+        if reply.status not in _REFUSED or not (body is None or isinstance(body, bytes)):
             return reply
         instead = await self.instead(grant.caller, credential)
         if instead is None:
             return reply
         reply.abort()
-        reply = await self._once(exchange, grant, instead)
+        outbound = inject(grant, self.upstream, instead)
+        outbound.body = body
+        reply = await self._once(exchange, outbound, instead)
         if reply.status not in _REFUSED:
             await self.worked(grant.caller, credential, instead)
         return reply
 
-    async def _once(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+    async def _once(self, exchange: Exchange, outbound: Outbound, credential: Credential) -> Reply:
         exchange.credential = credential
-        outbound = inject(grant, self.upstream, credential)
         if credential.finish:
             await finish(outbound, credential.finish)
         exchange.sent = True

@@ -7,7 +7,7 @@ Rules:
    the log says so once, and for a minute all requests use the previous one at once.
 3. The state is of a version and not of an upstream: a new secret begins with a clean slate, and one
    tenant's bad secret is nobody else's.
-4. A request is sent a second time by the pipeline, and only if it has no body.
+4. A request is sent a second time by the pipeline, and only if its body, where it has one, is there whole.
 """
 
 import logging
