@@ -27,7 +27,7 @@ EXACT = {
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
     "interfaces": {"_colour", "messages"},
-    "finishing": {"errors", "messages"},
+    "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
     "asking": {"errors"},
     "loading": {"_colour", "errors"},
@@ -50,7 +50,7 @@ AT_MOST = {
     **dict.fromkeys(PARTS, SHARED),
     "durations": {"errors"},
     "config": {"config_tables", "durations", "errors", "limits", "messages", "policy", "upstream"},
-    "config_tables": {"credentials", "durations", "identity", "messages"},
+    "config_tables": {"credentials", "durations", "identity", "messages", "rotation"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
     | (SHARED - {"asking", "loading", "messages", "wire", "_colour"}),

@@ -386,15 +386,15 @@ class Outbound:
     """The clean request with its credential: the bytes that will be sent.
 
     `headers` holds Host first and no framing; the forwarder frames the body by `length` (bytes;
-    None: chunked). `body` is None where there is none. Whose request it is, `tenant` tells: those that
-    wait for a connection get one in turn.
+    None: chunked). `body` is bytes when all of it is there, and None where there is none. Whose request it is,
+    `tenant` tells: those that wait for a connection get one in turn.
     """
 
     origin: Origin
     method: bytes
     target: Hidden
     headers: Headers
-    body: Body | None
+    body: Body | bytes | None
     length: int | None
     tenant: str = ""
 

@@ -2,8 +2,9 @@
 
 Rules:
 1. The credential is put on a clean request last, and what is put on is what the audit record names.
-2. A request whose credential was refused is sent once more with another one, if there is another and the
-   request has no body: nothing was done by it, and nothing of the answer was passed on.
+2. A request whose credential was refused is sent once more with another one, if there is another: nothing was
+   done by it, and nothing of the answer was passed on. A body must be here whole for that, so a small one is
+   read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
 3. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from apitokenproxy.exchange import Exchange
-from apitokenproxy.finishing import finish
+from apitokenproxy.finishing import finish, whole
 from apitokenproxy.guard import inject
 from apitokenproxy.messages import Caller, Credential, Grant, Operation, Outbound, Reply, Request
 from apitokenproxy.rotation.versions import REFUSED, Versions
@@ -32,14 +33,19 @@ class Route:
 
     async def send(self, exchange: Exchange, grant: Grant, live: Credential) -> Reply:
         """Put the credential on, send, and return the reply; that of a second attempt where the first was refused."""
-        versions, caller, twice = self.versions, grant.caller, grant.operation.length == 0
+        versions, caller, operation = self.versions, grant.caller, grant.operation
+        twice = operation.length is not None and operation.length <= self.upstream.replay_body
         candidate = None
         if versions.candidate is not None:
             versions.begin_probe(caller, self.probe)
-            if twice and grant.operation.method in _IDEMPOTENT:
+            if twice and operation.method in _IDEMPOTENT:
                 candidate = await versions.trial(caller, live)
         first = candidate or live
-        reply = await self._once(exchange, grant, first)
+        outbound = inject(grant, self.upstream, first)
+        if twice and outbound.body is not None:
+            outbound.body = await whole(outbound.body, self.upstream.replay_body, outbound.origin.timeouts.total)
+        body = outbound.body
+        reply = await self._once(exchange, outbound, first)
         if reply.status not in REFUSED:
             if candidate is not None:
                 await versions.accepted(candidate, reply.status)
@@ -48,7 +54,9 @@ class Route:
         if instead is None:
             return reply
         reply.abort()
-        reply = await self._once(exchange, grant, instead)
+        outbound = inject(grant, self.upstream, instead)
+        outbound.body = body
+        reply = await self._once(exchange, outbound, instead)
         if reply.status not in REFUSED:
             await versions.worked(caller, first, instead)
         return reply
@@ -61,19 +69,17 @@ class Route:
         operation = Operation(
             self.upstream.name, b"GET", path, question + query, (), headers, None, 0, b"", "", request
         )  # what the pipeline would have made of such a request
-        reply = await self.forward(await self._outbound(Grant(caller, operation, "probe"), credential))
+        outbound = inject(Grant(caller, operation, "probe"), self.upstream, credential)
+        if credential.finish:
+            await finish(outbound, credential.finish)
+        reply = await self.forward(outbound)
         reply.abort()
         return reply.status
 
-    async def _once(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+    async def _once(self, exchange: Exchange, outbound: Outbound, credential: Credential) -> Reply:
         exchange.credential = credential
-        outbound = await self._outbound(grant, credential)
+        if credential.finish:
+            await finish(outbound, credential.finish)
         exchange.sent = True
         reply = exchange.reply = await self.forward(outbound)
         return reply
-
-    async def _outbound(self, grant: Grant, credential: Credential) -> Outbound:
-        outbound = inject(grant, self.upstream, credential)
-        if credential.finish:
-            await finish(outbound, credential.finish)
-        return outbound

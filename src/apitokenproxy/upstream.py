@@ -34,8 +34,10 @@ class Upstream:
     it is proven as `rotation` says. `allow_private` says that a
     loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
     instead of the system's authorities, `client_certificate` one with a certificate and its key to
-    show to the upstream. `max_body` bounds a request body in bytes. `max_connections` bounds what is
-    open to the upstream, in each process; `warm_connections` of them are opened ahead of the first request.
+    show to the upstream. `max_body` bounds a request body in bytes. A body of at most
+    `replay_body` bytes is read whole before it is sent, so that it can be sent once more with another credential;
+    0: none is. `max_connections` bounds what is open to the upstream, in each process; `warm_connections` of
+    them are opened ahead of the first request.
 
     Opt-ins for paths that are refused otherwise, because proxies and servers disagree about them:
     `allow_encoded_slash` (`%2F`; GitLab needs it), `allow_empty_segments` (`//`; S3 keys),
@@ -61,6 +63,7 @@ class Upstream:
     max_connections: int = field(default=100, kw_only=True)
     warm_connections: int = field(default=0, kw_only=True)
     max_body: int | None = field(default=None, kw_only=True)
+    replay_body: int = field(default=65536, kw_only=True)
     allow_encoded_slash: bool = field(default=False, kw_only=True)
     allow_empty_segments: bool = field(default=False, kw_only=True)
     allow_path_parameters: bool = field(default=False, kw_only=True)
@@ -101,6 +104,8 @@ class Upstream:
         for key, file in (("ca", self.ca), ("client_certificate", self.client_certificate)):
             if file is not None and not Path(file).is_file():
                 raise ConfigurationError(f"upstream {self.name}: {key} file {file} cannot be found")
+        if self.replay_body < 0:
+            raise ConfigurationError(f"upstream {self.name}: replay_body is {self.replay_body}; it must be at least 0")
         if self.max_connections < 1:
             raise ConfigurationError(
                 f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"

@@ -22,6 +22,7 @@ from apitokenproxy import (
     OAuth2ClientCredentials,
     Proxy,
     Query,
+    Rotation,
     Rule,
     Timeouts,
     Upstream,
@@ -118,7 +119,7 @@ def _plain(default: Any) -> Any:
     """Return a default as a file would write it."""
     if default is NOTHING:
         return REQUIRED
-    if isinstance(default, Timeouts):
+    if isinstance(default, Timeouts | Rotation):
         return None  # a table of its own
     return list(default) if isinstance(default, tuple) else default
 
@@ -126,7 +127,7 @@ def _plain(default: Any) -> Any:
 CREDENTIALS = [Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature, OAuth2ClientCredentials, SigV4]
 
 
-@pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, *CREDENTIALS, Rule, Limit])
+@pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, Rotation, *CREDENTIALS, Rule, Limit])
 def test_every_key_is_in_the_reference_with_its_default(cls: type) -> None:
     """The reference lists exactly the keys that the code takes, in the same order, with the same defaults."""
     assert documented(cls.__name__) == accepted(cls)

@@ -42,15 +42,6 @@ def test_a_secret_that_is_the_same_is_not_sent_again(colour: str) -> None:
     assert forbidding.seen == [BAD]
 
 
-def test_a_request_with_a_body_is_sent_once(colour: str) -> None:
-    """Its body is gone; the next request has the new secret."""
-    world = World(colour, OLD, key=OLD)
-    assert world.ask("POST", b"x") == 200
-    world.places.material["key"], world.accepted = NEW, {NEW}
-    assert world.ask("POST", b"x") == 502
-    assert world.seen == [OLD, OLD]
-
-
 def test_a_provider_that_does_not_answer_then_leaves_the_refusal(colour: str) -> None:
     """The client is told that the credential cannot be had, and nothing is sent without one."""
     world = World(colour, OLD, key=OLD)

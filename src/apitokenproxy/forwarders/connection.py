@@ -90,8 +90,10 @@ class Connection:
         answer = self._answer = Answer(outbound.method)
         body = outbound.body
         try:
-            if body is None:
-                await self._write(request_head(outbound) + RequestBody(outbound.length).end(), timeouts.write)
+            if body is None or isinstance(body, bytes):
+                framed = RequestBody(outbound.length)
+                sent = framed.frame(body) if body else b""
+                await self._write(request_head(outbound) + sent + framed.end(), timeouts.write)
             else:
                 await self._send_body(outbound, body, first, timeouts.write)
             self._sent = True

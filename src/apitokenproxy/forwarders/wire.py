@@ -59,7 +59,8 @@ class WireForwarder:
 
     async def _forward(self, colour: Colour, outbound: Outbound) -> Reply:
         pool = self._pool(outbound.origin, colour)
-        first = None if outbound.body is None else await next_of(outbound.body)
+        body = outbound.body
+        first = None if body is None or isinstance(body, bytes) else await next_of(body)
         connection, used_before = await pool.acquire(outbound.tenant)
         total, began = outbound.origin.timeouts.total, time.monotonic()
         ends = None if total is None else began + total
