@@ -61,13 +61,13 @@ class Route:
             await versions.worked(caller, first, instead)
         return reply
 
-    async def probe(self, caller: Caller, credential: Credential) -> int:
-        """Send the probe of the upstream's rotation with a credential; return the answer's status."""
-        path, question, query = self.upstream.rotation.probe.encode().partition(b"?")
+    async def probe(self, caller: Caller, credential: Credential, path: str = "") -> int:
+        """Send a GET of `path`, or the probe of the upstream's rotation, and return the answer's status."""
+        target, question, query = (path or self.upstream.rotation.probe).encode().partition(b"?")
         headers = [(b"Accept", b"*/*"), (b"User-Agent", b"apitokenproxy")]
         request = Request(b"GET", b"", headers)
         operation = Operation(
-            self.upstream.name, b"GET", path, question + query, (), headers, None, 0, b"", "", request
+            self.upstream.name, b"GET", target, question + query, (), headers, None, 0, b"", "", request
         )  # what the pipeline would have made of such a request
         outbound = inject(Grant(caller, operation, "probe"), self.upstream, credential)
         if credential.finish:

@@ -45,16 +45,16 @@ def test_what_is_wrong_is_said_when_it_is_built(terms: Any, sentence: str) -> No
 
 def test_a_candidate_is_promoted_after_enough_answers_and_enough_time() -> None:
     """Both are needed."""
-    record = accepted(NEW, 3, 100.0, TERMS)
+    record = accepted(NEW, 100.0, 3, TERMS)
     assert (record.standing(100.0), record.accepted) == ("proving", 3)
-    assert accepted(NEW, 2, 0.0, TERMS).standing(0.0) == "proving"
-    record = accepted(record, 1, 160.0, TERMS)
+    assert accepted(NEW, 0.0, 2, TERMS).standing(0.0) == "proving"
+    record = accepted(record, 160.0, 1, TERMS)
     assert (record.standing(160.0), record.promoted) == ("promoted", 160.0)
 
 
 def test_one_that_is_promoted_by_hand_waits_for_that() -> None:
     """However often it was accepted."""
-    assert accepted(NEW, 99, 1.0, Rotation(automatic=False)).standing(1.0) == "proving"
+    assert accepted(NEW, 1.0, 99, Rotation(automatic=False)).standing(1.0) == "proving"
 
 
 def test_so_many_refusals_roll_it_back_for_good() -> None:
@@ -63,7 +63,7 @@ def test_so_many_refusals_roll_it_back_for_good() -> None:
     assert record.standing(1.0) == "proving"
     record = refused(record, 2.0, TERMS)
     assert record.standing(2.0) == "rolled back"
-    assert accepted(record, 99, 999.0, TERMS) == record
+    assert accepted(record, 999.0, 99, TERMS) == record
     assert rolled_back(record, 3.0) == record
     record = promoted(record, 4.0, "ann")
     assert (record.standing(4.0), record.by, record.refused) == ("promoted", "ann", 0)
@@ -94,7 +94,7 @@ def test_somebody_is_told_once() -> None:
     assert told == ["failing", None, None, "failing"]
     assert news(NEW, promoted(NEW, 1.0), 1.0) == "promoted"
     assert news(NEW, rolled_back(NEW, 1.0), 1.0) == "rolled back"
-    assert news(NEW, accepted(NEW, 1, 1.0, TERMS), 1.0) is None
+    assert news(NEW, accepted(NEW, 1.0, 1, TERMS), 1.0) is None
 
 
 @pytest.mark.parametrize(

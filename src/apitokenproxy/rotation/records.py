@@ -118,6 +118,16 @@ class BoundRecords:
             return learned[key][0]
         return known.records.get(key) or Record(upstream, version)
 
+    def is_promoted(self, known: Known, upstream: str) -> bool:
+        """Tell whether a version of an upstream was promoted."""
+        learned = list(self._records.learned.items())
+        return upstream in known.promoted or any(key[0] == upstream and one.promoted for key, (one, _) in learned)
+
+    async def change(self, upstream: str, version: str, change: Change) -> None:
+        """Change a record in the store, and in this process at once. Raises StoreUnavailable."""
+        after = await self._change(upstream, version, change)
+        self._records.learned[upstream, version] = after, self._records.clock() + _LEARNED
+
     def learn(self, before: Record, change: Change, instead: str = "") -> None:
         """Change a record: in this process at once, and as `note` does."""
         learned, now = self._records.learned, self._records.clock()
@@ -141,5 +151,6 @@ class BoundRecords:
 
 def _tell(before: Record, after: Record, now: float, instead: str) -> None:
     what = news(before, after, now)
-    if what is not None:
+    by_hand = after.by and after.by != before.by
+    if what is not None and not by_hand:
         _log.warning(_TOLD[what], after.upstream, after.version, instead)

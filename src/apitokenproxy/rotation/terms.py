@@ -97,7 +97,7 @@ class Record:
 # --- what may happen to a version; each returns what its record becomes -----------------------
 
 
-def accepted(record: Record, count: int, now: float, rotation: Rotation) -> Record:
+def accepted(record: Record, now: float, count: int, rotation: Rotation) -> Record:
     """Count answers that accepted it; promote it when that is enough."""
     if record.promoted or record.rolled_back:
         return record

@@ -13,6 +13,7 @@ Rules:
 
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
@@ -22,12 +23,13 @@ from attrs import frozen
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import ProxyError
 from apitokenproxy.messages import Caller, Credential
-from apitokenproxy.rotation.records import BoundRecords, Known
+from apitokenproxy.rotation.records import BoundRecords, Change, Known
 from apitokenproxy.rotation.terms import Record, Rotation, accepted, failing, promoted, refused, working
 
 REFUSED = frozenset({401, 403})
 """What an upstream answers when it may be the credential that it does not accept."""
-_MOST_OK = 399
+MOST_OK = 399
+"""The last status that says that a probe was answered."""
 _FAULT = 500
 _TOO_MANY = 429
 _PATIENCE = 1.0
@@ -72,16 +74,16 @@ class Versions:
         rotation: Rotation,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._records = records
         self._colour = colour
         self.current = current
         self.candidate = candidate
         self.previous = previous
-        self._rotation = rotation
+        self.rotation = rotation
         self._timer = timer
         self._trials_from = self._probes_from = self._notes_from = timer()
-        self._unnoted: dict[str, int] = {}
+        self._unnoted: Counter[str] = Counter()
 
     @property
     def obtain(self) -> Obtain:
@@ -99,7 +101,7 @@ class Versions:
 
     async def _roles(self, caller: Caller, known: Known) -> tuple[Credential, Source, Source | None]:
         """Return the live credential, what makes it, and what makes the one that stands in for it."""
-        if self.candidate is not None and self._upstream in known.promoted:
+        if self.candidate is not None and self._records.is_promoted(known, self.upstream):
             candidate = await self.candidate.had(caller)
             if candidate is not None and (since := self.record(known, candidate).promoted):
                 return candidate, self.candidate, self.current if self._stays(since) else None
@@ -107,16 +109,28 @@ class Versions:
         stays = self.previous is not None and self._stays(self.record(known, current).promoted)
         return current, self.current, self.previous if stays else None
 
+    def now(self) -> float:
+        """Return the seconds since the epoch."""
+        return self._records.now()
+
+    async def known(self) -> Known:
+        """Return what is known of all versions."""
+        return await self._records.known()
+
+    async def change(self, credential: Credential, change: Change) -> None:
+        """Change what is known of a credential's version, for all processes. Raises StoreUnavailable."""
+        await self._records.change(self.upstream, credential.version, change)
+
     def record(self, known: Known, credential: Credential) -> Record:
         """Return what is known of a credential's version."""
-        return self._records.find(known, self._upstream, credential.version)
+        return self._records.find(known, self.upstream, credential.version)
 
     def _is_down(self, known: Known, credential: Credential) -> bool:
         return self.record(known, credential).standing(self._records.now()) in {"failing", "rolled back"}
 
     def _stays(self, since: float) -> bool:
         """Tell whether the version before one that was promoted then may stand in for it."""
-        lasts = self._rotation.previous_for
+        lasts = self.rotation.previous_for
         return lasts is None or not since or self._records.now() < since + lasts.total_seconds()
 
     # --- when a credential was refused ------------------------------------------------------
@@ -148,7 +162,7 @@ class Versions:
         current = await self.current.had(caller)
         record = self.record(known, refused_one)
         if candidate is not None and candidate.version == refused_one.version:
-            self._records.learn(record, partial(refused, rotation=self._rotation), instead.version)
+            self._records.learn(record, partial(refused, rotation=self.rotation), instead.version)
         elif current is not None and current.version == refused_one.version:
             self._records.learn(record, failing, instead.version)
             if candidate is not None and candidate.version == instead.version:
@@ -160,7 +174,7 @@ class Versions:
 
     async def trial(self, caller: Caller, live: Credential) -> Credential | None:
         """Return the candidate if it is the turn of a request that may be sent twice to prove it."""
-        if self.candidate is None or random.random() >= self._rotation.share:  # noqa: S311 - not a secret
+        if self.candidate is None or random.random() >= self.rotation.share:  # noqa: S311 - not a secret
             return None
         if self._timer() < self._trials_from:
             return None
@@ -195,21 +209,18 @@ class Versions:
         """Take note that the upstream answered a request with the candidate, and did not refuse it."""
         if status >= _FAULT or status == _TOO_MANY:
             return
-        count = self._unnoted[candidate.version] = self._unnoted.get(candidate.version, 0) + 1
-        if count < self._rotation.successes and self._timer() < self._notes_from:
-            return
-        self._notes_from = self._timer() + _EVERY
-        self._unnoted.clear()
-        await self._note_accepted(candidate, count)
+        self._unnoted[candidate.version] += 1
+        if self._unnoted[candidate.version] >= self.rotation.successes or self._timer() >= self._notes_from:
+            self._notes_from = self._timer() + _EVERY
+            await self._note_accepted(candidate, self._unnoted.pop(candidate.version))
 
     async def _note_accepted(self, candidate: Credential, count: int) -> None:
-        change = partial(accepted, count=count, rotation=self._rotation)
         record = self.record(await self._records.known(), candidate)
-        self._records.note(record, lambda before, now: change(before, now=now))
+        self._records.note(record, partial(accepted, count=count, rotation=self.rotation))
 
     def begin_probe(self, caller: Caller, send: Send) -> None:
         """Have the candidate proven by a probe in the background, unless that was done a moment ago."""
-        if self.candidate is None or not self._rotation.probe or self._timer() < self._probes_from:
+        if self.candidate is None or not self.rotation.probe or self._timer() < self._probes_from:
             return
         self._probes_from = self._timer() + _EVERY
         self._colour.detach(partial(self._probe, caller, send), lambda _: None)
@@ -220,11 +231,10 @@ class Versions:
             return
         known = await self._records.known()
         current = await self.current.obtain(caller)
-        enough = self.record(known, candidate).accepted >= self._rotation.successes
-        if not self._is_on_trial(known, candidate, current) or (enough and not self._rotation.automatic):
-            return
-        status = await send(caller, candidate)
-        if status <= _MOST_OK:
-            await self._note_accepted(candidate, 1)
-        elif status in REFUSED and await send(caller, current) not in REFUSED:
-            await self.worked(caller, candidate, current)
+        enough = self.record(known, candidate).accepted >= self.rotation.successes
+        if self._is_on_trial(known, candidate, current) and (self.rotation.automatic or not enough):
+            status = await send(caller, candidate)
+            if status <= MOST_OK:
+                await self._note_accepted(candidate, 1)
+            elif status in REFUSED and await send(caller, current) not in REFUSED:
+                await self.worked(caller, candidate, current)
