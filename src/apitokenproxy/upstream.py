@@ -33,7 +33,8 @@ class Upstream:
     loopback or private address is meant, and permits plain http. `ca` is a PEM file to trust
     instead of the system's authorities, `client_certificate` one with a certificate and its key to
     show to the upstream. `max_body` bounds a request body in bytes. `max_connections` bounds what is
-    open to the upstream, in each process; `warm_connections` of them are opened ahead of the first request.
+    open to the upstream, in each process, and `max_connections_per_tenant` what one tenant may hold of it, so that
+    the others find one while its requests hang; `warm_connections` are opened ahead of the first request.
 
     Opt-ins for paths that are refused otherwise, because proxies and servers disagree about them:
     `allow_encoded_slash` (`%2F`; GitLab needs it), `allow_empty_segments` (`//`; S3 keys),
@@ -55,6 +56,7 @@ class Upstream:
     client_certificate: str | None = field(default=None, kw_only=True)
     timeouts: Timeouts = field(default=Timeouts(), kw_only=True)
     max_connections: int = field(default=100, kw_only=True)
+    max_connections_per_tenant: int | None = field(default=None, kw_only=True)
     warm_connections: int = field(default=0, kw_only=True)
     max_body: int | None = field(default=None, kw_only=True)
     allow_encoded_slash: bool = field(default=False, kw_only=True)
@@ -101,6 +103,12 @@ class Upstream:
             raise ConfigurationError(
                 f"upstream {self.name}: max_connections is {self.max_connections}; it must be at least 1"
             )
+        share = self.max_connections_per_tenant
+        if share is not None and not 1 <= share <= self.max_connections:
+            raise ConfigurationError(
+                f"upstream {self.name}: max_connections_per_tenant is {share}; "
+                f"it must be between 1 and max_connections, which is {self.max_connections}"
+            )
         if not 0 <= self.warm_connections <= self.max_connections:
             raise ConfigurationError(
                 f"upstream {self.name}: warm_connections is {self.warm_connections}; "
@@ -139,5 +147,6 @@ class Upstream:
             client_certificate=self.client_certificate,
             timeouts=self.timeouts,
             max_connections=self.max_connections,
+            max_connections_per_tenant=self.max_connections_per_tenant,
             warm_connections=self.warm_connections,
         )

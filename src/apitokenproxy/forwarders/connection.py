@@ -68,6 +68,7 @@ class Connection:
     """One connection to one origin, for one request at a time."""
 
     def __init__(self, stream: Stream) -> None:
+        self.tenant: str | None = None  # whose request it carries
         self._stream = stream
         self._answer = Answer(b"")
         self._sent = False
