@@ -18,7 +18,7 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "errors", "interfaces", "loading", "messages", "upstream", "wire"}
+SHARED = {"_colour", "errors", "interfaces", "loading", "messages", "places", "upstream", "wire"}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
@@ -30,7 +30,8 @@ EXACT = {
     "finishing": {"errors", "messages"},
     "_colour": {"errors"},
     "loading": {"_colour", "errors"},
-    "upstream": {"errors", "interfaces", "messages"},
+    "places": {"errors"},
+    "upstream": {"errors", "interfaces", "messages", "places"},
     "exchange": {"errors", "interfaces", "messages"},
     "route": {"exchange", "finishing", "guard", "messages", "upstream"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "route"},
@@ -38,7 +39,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"loading", "wire"})
+    "proxy": (SHARED - {"loading", "places", "wire"})
     | PARTS
     | {"adapters", "config", "pipeline", "route", "settings", "token_exchange"},
 }

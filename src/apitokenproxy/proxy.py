@@ -296,4 +296,5 @@ class Proxy:
 
 
 def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
-    return WireForwarder() if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)
+    own = upstream.certificate_per_tenant
+    return WireForwarder(per_tenant=own) if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)

@@ -12,18 +12,17 @@ Rules:
 """
 
 import contextlib
-import ssl
 import threading
 import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future, InvalidStateError
 
 from apitokenproxy._colour import ASYNC, Colour
-from apitokenproxy.errors import PoolFull, PoolTimeout, UpstreamUnreachable
+from apitokenproxy.errors import PoolFull, PoolTimeout
 from apitokenproxy.forwarders.connection import Connection
 from apitokenproxy.forwarders.dial import open_asyncio_stream, open_socket_stream
 from apitokenproxy.forwarders.resolver import Resolver
-from apitokenproxy.forwarders.tls import tls_context
+from apitokenproxy.forwarders.trust import Trusting
 from apitokenproxy.messages import Origin
 
 IDLE_SECONDS = 30.0
@@ -47,15 +46,16 @@ class Pool:
         self._queues: OrderedDict[str | None, deque[_Waiter]] = OrderedDict()
         self._waiting = 0
         self._open = 0
-        self._held: dict[str, int] = {}  # by tenant, where that is bounded; those that hold none are not in it
-        self._tls: ssl.SSLContext | None = None
-        self._session: ssl.SSLSession | None = None
+        self._share = origin.max_connections_per_tenant
+        self._held: dict[str | None, int] = {}  # by tenant, where there is a share; those that hold none are not in it
+        self._used = time.monotonic()
+        self._trusting = Trusting(origin, colour)
         self._closed = False
 
     async def acquire(self, tenant: str | None) -> tuple[Connection, bool]:
         """Return a connection for a tenant (None: for all) and whether it was used before.
 
-        Raises PoolTimeout, PoolFull, UpstreamFailure.
+        Raises PoolTimeout, PoolFull, SecretUnavailable, UpstreamFailure.
         """
         connection, waiter = self._take(tenant)
         if waiter is not None:
@@ -68,7 +68,7 @@ class Pool:
         return await self.replace(connection), False
 
     async def replace(self, connection: Connection) -> Connection:
-        """Close a connection and return a new one in its place. Raises UpstreamFailure."""
+        """Close a connection and return a new one in its place. Raises SecretUnavailable, UpstreamFailure."""
         connection.abort()
         return await self._new(connection.tenant)
 
@@ -95,14 +95,11 @@ class Pool:
         return connection
 
     async def _dial(self) -> Connection:
-        try:
-            if self._tls is None:
-                self._tls = tls_context(self._origin)
-        except OSError as error:
-            raise UpstreamUnreachable(f"the TLS settings cannot be loaded: {error.strerror}") from None
+        trust = await self._trusting.now()
+        context, session = (None, None) if trust is None else (trust.context, trust.session)
         if self._colour is ASYNC:
-            return Connection(await open_asyncio_stream(self._origin, self._names, self._tls, self._session))
-        return Connection(open_socket_stream(self._origin, self._names, self._tls, self._session))
+            return Connection(await open_asyncio_stream(self._origin, self._names, context, session), trust)
+        return Connection(open_socket_stream(self._origin, self._names, context, session), trust)
 
     def _take(self, tenant: str | None) -> "tuple[Connection | None, _Waiter | None]":
         """Take the connection used last, or a free place, or a place in the tenant's queue. Raises PoolFull."""
@@ -111,7 +108,7 @@ class Pool:
             if self._may_hold(tenant):
                 while self._idle:
                     connection, since = self._idle.pop()
-                    if now - since < IDLE_SECONDS and connection.is_silent():
+                    if now - since < IDLE_SECONDS and connection.is_silent() and not connection.is_outdated():
                         self._count(tenant, 1)
                         return connection, None
                     self._open -= 1
@@ -128,11 +125,10 @@ class Pool:
             return None, waiter
 
     def _may_hold(self, tenant: str | None) -> bool:
-        most = self._origin.max_connections_per_tenant
-        return most is None or tenant is None or self._held.get(tenant, 0) < most
+        return self._share is None or tenant is None or self._held.get(tenant, 0) < self._share
 
     def _count(self, tenant: str | None, change: int) -> None:
-        if self._origin.max_connections_per_tenant is None or tenant is None:
+        if self._share is None:
             return
         held = self._held.get(tenant, 0) + change
         if held:
@@ -172,7 +168,7 @@ class Pool:
     def _busy(self, tenant: str | None) -> str:
         if self._may_hold(tenant):
             return f"{self._origin.max_connections} connections"
-        return f"the {self._origin.max_connections_per_tenant} connections that one tenant may hold"
+        return f"the {self._share} connections that one tenant may hold"
 
     def _forget(self, waiter: _Waiter, tenant: str | None) -> None:
         with self._lock:
@@ -198,11 +194,10 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Give back a connection whose answer was read to its end."""
-        if not connection.make_ready() or self._closed:
+        if not connection.make_ready() or connection.is_outdated() or self._closed:
             self.discard(connection)
             return
-        if self._tls is not None and (session := connection.session()):
-            self._session = session
+        connection.keep_session()
         self._hand_over(connection, connection.tenant)
 
     def discard(self, connection: Connection) -> None:
@@ -212,10 +207,10 @@ class Pool:
 
     def _hand_over(self, connection: Connection | None, tenant: str | None) -> None:
         """Give a tenant's connection, or its place, to whose turn it is; otherwise keep it."""
-        now = time.monotonic()
+        now = self._used = time.monotonic()
         with self._lock:
             self._count(tenant, -1)
-            while (following := self._next_waiter()) is not None:
+            while self._queues and (following := self._next_waiter()) is not None:
                 tenant, waiter = following
                 try:
                     waiter.set_result(connection)
@@ -230,6 +225,11 @@ class Pool:
             while now - self._idle[0][1] > IDLE_SECONDS:
                 self._open -= 1
                 self._idle.popleft()[0].abort()
+
+    def idle_since(self) -> float | None:
+        """Return since when no connection is in use (of the monotonic clock); None while one is."""
+        with self._lock:
+            return None if self._open > len(self._idle) else self._used
 
     def close(self) -> None:
         """Close what is idle; what is in use is closed when it is given back."""
