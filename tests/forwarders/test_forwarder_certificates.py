@@ -227,6 +227,33 @@ def test_a_file_that_is_replaced_is_noticed(
     assert [each.resumed for each in shown] == [False] * 4
 
 
+def test_whoever_waits_is_not_handed_a_connection_of_before(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file was changed while all connections were busy: a new one is made in the place of the first that ends."""
+    monkeypatch.setattr(trust_module, "LOOK_SECONDS", 0.0)
+    go = threading.Event()
+
+    def in_halves(conversation: Conversation) -> None:
+        head(conversation)
+        conversation.peer.sendall(answer(b"ok")[:-1])
+        go.wait()
+        conversation.peer.sendall(b"k")
+        telling([])(conversation)
+
+    async def scenario(ask: Asker) -> None:
+        shows = str(files.path("acme"))
+        to = origin(upstream.port, client_certificate=shows, max_connections=1, **files.terms)
+        running = await ask.forward(request(to))
+        waiting = asyncio.create_task(ask.whole(request(to)))
+        await asyncio.sleep(0)
+        files.give("acme", "acme-2")
+        go.set()
+        assert await ask.rest(running) == b"ok"
+        assert await waiting == (200, b"acme-2.example")
+
+    with hostile([in_halves], [telling([])], tls=files.server()) as upstream:
+        drive(ASYNC, scenario)
+
+
 @colours
 def test_a_kept_connection_has_its_files_looked_at_now_and_then(
     colour: Colour, files: Files, monkeypatch: pytest.MonkeyPatch
