@@ -39,6 +39,7 @@ from apitokenproxy.forwarders import trust as trust_module
 from apitokenproxy.forwarders import wire as wire_module
 from apitokenproxy.forwarders.wire import WireForwarder
 from apitokenproxy.testing import FixedSecrets, MemoryAudit
+from loopback import wait_until
 
 colours = pytest.mark.parametrize("colour", COLOURS.values(), ids=COLOURS)
 versions = pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
@@ -532,6 +533,34 @@ def test_a_pool_that_nobody_uses_is_closed(colour: Colour, files: Files, monkeyp
 
     with hostile([telling([])], tls=files.server()) as upstream:
         own(colour, scenario)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_threads_whose_pools_come_and_go_lose_nothing(seed: int, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight tenants share three pools: each request shows its tenant's certificate, or finds all in use."""
+    monkeypatch.setattr(wire_module, "MAX_POOLS", 3)
+    tenants = [f"t{number}" for number in range(8)]
+    for tenant in tenants:
+        files.give(tenant)
+    order = random.Random(seed).choices(tenants, k=200)  # noqa: S311 - not for secrets
+    forwarder = WireForwarder(per_tenant=True)
+    with hostile([telling([])], tls=files.server()) as upstream, ThreadPoolExecutor(12) as threads:
+        ask = Asker(SYNC, forwarder.bind(SYNC))
+        to = origin(upstream.port, client_certificate=files.template, **files.terms)
+
+        def one(tenant: str) -> bool:
+            try:
+                assert run(ask.whole(request(to, tenant=tenant))) == (200, f"{tenant}.example".encode())
+            except PoolFull:
+                return False
+            return True
+
+        served = list(threads.map(one, order))
+        assert any(served)
+        assert len(forwarder._pools[None]) <= 3
+        assert len({pool.names for pool in forwarder._pools[None].values()}) == 1
+        forwarder.close()
+        wait_until(lambda: upstream.open == 0)
 
 
 # --- what is refused when it is built ---------------------------------------------------------

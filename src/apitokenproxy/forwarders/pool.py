@@ -35,12 +35,12 @@ _Waiter = Future[Connection | None]
 
 
 class Pool:
-    """The connections to one origin, for one process and event loop."""
+    """The connections to one origin, for one process and event loop. `names` looks up its host."""
 
-    def __init__(self, origin: Origin, colour: Colour) -> None:
+    def __init__(self, origin: Origin, colour: Colour, names: Resolver) -> None:
         self._origin = origin
         self._colour = colour
-        self._names = Resolver(origin.host, origin.port, colour)
+        self.names = names
         self._lock = threading.Lock()
         self._idle: deque[tuple[Connection, float]] = deque()
         self._queues: OrderedDict[str | None, deque[_Waiter]] = OrderedDict()
@@ -98,8 +98,8 @@ class Pool:
         trust = await self._trusting.now()
         context, session = (None, None) if trust is None else (trust.context, trust.session)
         if self._colour is ASYNC:
-            return Connection(await open_asyncio_stream(self._origin, self._names, context, session), trust)
-        return Connection(open_socket_stream(self._origin, self._names, context, session), trust)
+            return Connection(await open_asyncio_stream(self._origin, self.names, context, session), trust)
+        return Connection(open_socket_stream(self._origin, self.names, context, session), trust)
 
     def _take(self, tenant: str | None) -> "tuple[Connection | None, _Waiter | None]":
         """Take the connection used last, or a free place, or a place in the tenant's queue. Raises PoolFull."""

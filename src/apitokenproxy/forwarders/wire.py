@@ -29,6 +29,7 @@ from apitokenproxy.errors import PoolFull, SecretUnavailable, UpstreamFailure, U
 from apitokenproxy.forwarders.connection import Connection, next_of
 from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import IDLE_SECONDS, Pool
+from apitokenproxy.forwarders.resolver import Resolver
 from apitokenproxy.messages import Origin, Outbound, Reply
 from apitokenproxy.places import fill_in
 
@@ -69,7 +70,7 @@ class WireForwarder:
             pools = self._pools.setdefault(loop, {})
             if origin not in pools:
                 _make_room(pools)
-                pools[origin] = Pool(origin, colour)
+                pools[origin] = Pool(origin, colour, _names(pools, origin, colour))
             return pools[origin]
 
     async def _forward_as_tenant(self, colour: Colour, outbound: Outbound) -> Reply:
@@ -141,6 +142,12 @@ def _own_origin(origin: Origin, tenant: str) -> Origin:
     if not there:
         raise SecretUnavailable(f"the tenant has no client certificate: {file} cannot be found")
     return evolve(origin, client_certificate=file)
+
+
+def _names(pools: dict[Origin, Pool], origin: Origin, colour: Colour) -> Resolver:
+    """Return what looks up an origin's host: the same for all tenants, so that one name has one thread."""
+    same = (pool.names for other, pool in pools.items() if (other.host, other.port) == (origin.host, origin.port))
+    return next(same, None) or Resolver(origin.host, origin.port, colour)
 
 
 def _make_room(pools: dict[Origin, Pool]) -> None:
