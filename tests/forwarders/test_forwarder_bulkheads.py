@@ -276,7 +276,8 @@ def test_threads_that_give_up_waiting_take_nobodys_place() -> None:
         to = origin(upstream.port, max_connections=2, max_connections_per_tenant=1, seconds={"pool": 0.002})
         done = [threads.submit(run, ask.whole(request(to, tenant=name))) for name in TENANTS * 40]
         told = Counter(type(each.exception(BOUND)).__name__ for each in done)
-        assert set(told) == {"NoneType", "PoolTimeout"}
+        assert set(told) <= {"NoneType", "PoolTimeout"}
+        assert told["NoneType"] > 0
         assert all_is_free(the_pool(forwarder))
         forwarder.close()
 

@@ -30,11 +30,12 @@ from hostile import (
     hostile,
     origin,
     request,
+    wait,
 )
 
 from apitokenproxy import Header, Proxy, Rule, Upstream
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
-from apitokenproxy.errors import ConfigurationError, PoolFull, SecretUnavailable, UpstreamUnreachable
+from apitokenproxy.errors import ConfigurationError, PoolFull, SecretUnavailable, TlsTimeout, UpstreamUnreachable
 from apitokenproxy.forwarders import trust as trust_module
 from apitokenproxy.forwarders import wire as wire_module
 from apitokenproxy.forwarders.wire import WireForwarder
@@ -206,7 +207,7 @@ def test_a_file_that_is_replaced_is_noticed(
     def in_halves(conversation: Conversation) -> None:
         head(conversation)
         conversation.peer.sendall(answer(b"ok")[:-1])
-        go.wait()
+        wait(go)(conversation)
         conversation.peer.sendall(b"k")
         telling(shown)(conversation)
 
@@ -236,7 +237,7 @@ def test_whoever_waits_is_not_handed_a_connection_of_before(files: Files, monkey
     def in_halves(conversation: Conversation) -> None:
         head(conversation)
         conversation.peer.sendall(answer(b"ok")[:-1])
-        go.wait()
+        wait(go)(conversation)
         conversation.peer.sendall(b"k")
         telling([])(conversation)
 
@@ -469,6 +470,48 @@ def test_files_are_read_once_for_all_who_wait(files: Files, monkeypatch: pytest.
         own(ASYNC, scenario)
     assert len(read) == 1
     assert read[0] != threading.get_ident()
+
+
+def test_files_that_cannot_be_read_in_time_are_a_tls_timeout(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk elsewhere that hangs; the event loop goes on, and so does the next request when it is back."""
+    go, real = threading.Event(), trust_module.tls_context
+    monkeypatch.setattr(trust_module, "tls_context", lambda origin: real(origin) if go.wait(5) else None)
+
+    async def scenario(ask: Asker) -> None:
+        terms = {"client_certificate": files.template, **files.terms}
+        with pytest.raises(TlsTimeout):
+            await ask.whole(request(origin(upstream.port, seconds={"tls": 0.05}, **terms), tenant="acme"))
+        go.set()
+        assert await ask.whole(request(origin(upstream.port, **terms), tenant="acme")) == (200, b"acme.example")
+
+    with hostile([telling([])], tls=files.server()) as upstream:
+        own(ASYNC, scenario)
+
+
+def test_files_for_which_there_is_no_thread_are_told(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of threads the request is refused, and the next one tries again."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port, client_certificate=files.template, **files.terms)
+        with monkeypatch.context() as patch:
+            patch.setattr(trust_module, "threading", NoThreads)
+            with pytest.raises(UpstreamUnreachable) as caught:
+                await ask.whole(request(to, tenant="acme"))
+        assert caught.value.detail == "the TLS settings cannot be loaded: no thread can be started"
+        assert await ask.whole(request(to, tenant="acme")) == (200, b"acme.example")
+
+    with hostile([telling([])], tls=files.server()) as upstream:
+        own(ASYNC, scenario)
+
+
+class NoThreads:
+    """`threading` at the limit of threads."""
+
+    Lock = threading.Lock
+
+    class Thread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError
 
 
 # --- how many pools ---------------------------------------------------------------------------
