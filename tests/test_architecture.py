@@ -18,7 +18,7 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "rotation", "upstream", "wire"}
+SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "places", "rotation", "upstream", "wire"}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
@@ -31,8 +31,9 @@ EXACT = {
     "_colour": {"errors"},
     "asking": {"errors"},
     "loading": {"_colour", "errors"},
+    "places": {"errors"},
     "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
-    "upstream": {"errors", "interfaces", "messages", "rotation"},
+    "upstream": {"errors", "interfaces", "messages", "places", "rotation"},
     "exchange": {"errors", "interfaces", "messages"},
     "route": {"exchange", "finishing", "guard", "messages", "rotation", "upstream"},
     "routes": {"_colour", "credentials", "forwarders", "rotation", "route", "secrets", "upstream"},
@@ -41,7 +42,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "loading", "wire"})
+    "proxy": (SHARED - {"asking", "loading", "places", "wire"})
     | (PARTS - {"credentials"})
     | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }

@@ -67,6 +67,7 @@ UPSTREAM: Keys = {
     "client_certificate": "string",
     "timeouts": "table",
     "max_connections": "count",
+    "max_connections_per_tenant": "count",
     "warm_connections": "count",
     "max_body": "count",
     "replay_body": "count or zero",

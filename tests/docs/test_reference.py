@@ -32,6 +32,7 @@ from apitokenproxy.audit.writer import MAX_PENDING
 from apitokenproxy.credentials.sigv4 import SigV4
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import all_errors
+from apitokenproxy.forwarders.wire import MAX_POOLS
 from apitokenproxy.identity.jwt import JwtIdentity
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
@@ -184,6 +185,8 @@ def test_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"audit records in memory ({MAX_PENDING:,})" in architecture
     assert f"verified tokens ({_default_of(Verified, 'maxsize'):,};" in architecture
     assert f"secrets ({MAX_REFERENCES:,} references a scheme)" in architecture
+    assert f"tenants with connections of their own ({MAX_POOLS} for an upstream)" in architecture
+    assert f"Of {MAX_POOLS} tenants connections are kept" in SECRETS.read_text()
     assert f"`Timeouts(read={Timeouts().read:g})`" in CONFIGURATION.read_text()
 
 
