@@ -316,6 +316,30 @@ def test_failures_are_told_with_what_belongs_to_them(caller: Caller, place: Plac
     assert place.asked == 2  # a failure is not remembered
 
 
+class NotKept(StoreUnavailable):
+    """The place knows of none."""
+
+
+class Detailed(StoreUnavailable):
+    """An error that is made in a way of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"number {number}")
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"), [(NotKept("none", retry_after=5.0), NotKept), (Detailed(5), StoreUnavailable)]
+)
+def test_failures_are_told_as_what_they_are(
+    caller: Caller, place: Place, failure: StoreUnavailable, told: type
+) -> None:
+    """With the code of their own; one that cannot be made again is told as its kind."""
+    place.says = failure
+    refusal = caller.refusal()
+    assert (type(refusal), refusal.detail, refusal.retry_after) == (told, failure.detail, failure.retry_after)
+    assert refusal is not failure
+
+
 @pytest.mark.parametrize("failure", [ValueError(MATERIAL), KeyError(MATERIAL), SecretUnavailable(MATERIAL)])
 def test_errors_of_other_kinds_are_told_by_their_type(caller: Caller, place: Place, failure: Exception) -> None:
     """Their text could hold material; nothing that hangs on the refusal leads to it."""

@@ -145,8 +145,7 @@ class Loads(Generic[T]):
                 if mine:
                     raise self._error(f"{self._what}: the attempt was ended before it had an answer") from None
             except self._error as error:
-                value = self._stand_in(key)
-                if value is not None:
+                if (value := self._stand_in(key)) is not None:
                     return value
                 raise self._copy(error) from None
 
@@ -295,6 +294,7 @@ class Loads(Generic[T]):
     def _copy(self, error: Exception) -> Unavailable:
         """Return an error with no memory of where it was raised: those places may hold what must not be shown."""
         if isinstance(error, self._error):
-            return self._error(error.detail, retry_after=error.retry_after, outage=error.outage)
+            kind = type(error) if type(error).__init__ is self._error.__init__ else self._error
+            return kind(error.detail, retry_after=error.retry_after, outage=error.outage)
         told = error.detail if isinstance(error, InternalFault) else f"raised {type(error).__name__}"
         return self._error(f"{self._what}: {told}")

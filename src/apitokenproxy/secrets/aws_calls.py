@@ -23,7 +23,7 @@ from botocore.exceptions import (
     ConnectionError as AwayError,
 )
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.secrets.per_process import PerProcess
 from apitokenproxy.secrets.quiet import quiet
 
@@ -42,6 +42,9 @@ _CURES = {
 }
 
 
+_MISSING = frozenset({"ParameterNotFound", "ParameterVersionNotFound", "ResourceNotFoundException"})
+
+
 class AwsCalls:
     """One service of AWS. `timeout` is in seconds, to connect and between two parts of an answer."""
 
@@ -56,7 +59,7 @@ class AwsCalls:
         self._client = PerProcess(connect)
 
     def call(self, operation: str, place: str, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to one operation. Raises SecretUnavailable, which names `place`."""
+        """Return the answer to one operation. Raises SecretUnavailable or SecretMissing, which name `place`."""
         try:
             client = self._client.get()
             with quiet(*_TALKATIVE):
@@ -66,7 +69,8 @@ class AwsCalls:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             busy = code in _BUSY or status >= _SERVER_AT_FAULT or status == _TOO_MANY
             cure = _CURES.get(code, "AWS refuses it")
-            raise SecretUnavailable(f"{place} cannot be read: {cure} ({code or status})", outage=busy) from None
+            kind = SecretMissing if code in _MISSING else SecretUnavailable
+            raise kind(f"{place} cannot be read: {cure} ({code or status})", outage=busy) from None
         except (HTTPClientError, AwayError) as error:
             raise SecretUnavailable(
                 f"{place} cannot be read: AWS does not answer ({type(error).__name__})", outage=True

@@ -22,7 +22,7 @@ from azure.core.exceptions import (
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.secrets import SecretClient
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.per_process import PerProcess
 from apitokenproxy.secrets.quiet import quiet
@@ -36,6 +36,7 @@ _CURES = {
     403: "the proxy may not read it, or it is disabled; grant it the role Key Vault Secrets User",
     404: "there is no such secret or version",
 }
+_MISSING = "SecretNotFound"  # Azure's code for a secret and for a version; whatever else says 404 is not Azure
 _SERVER_AT_FAULT = 500
 _TOO_MANY = 429
 _MOST_VAULTS = 100
@@ -103,7 +104,8 @@ class AzureSecretsProvider:
             ) from None
         except HttpResponseError as error:
             status = error.status_code or 0
-            raise SecretUnavailable(
+            missing = error.error is not None and error.error.code == _MISSING
+            raise (SecretMissing if missing else SecretUnavailable)(
                 f"{place} cannot be read: {_CURES.get(status, 'Azure refuses it')} ({status})",
                 outage=status >= _SERVER_AT_FAULT or status == _TOO_MANY,
             ) from None

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 
 MAX_BYTES = 65536
@@ -19,7 +19,7 @@ class FileProvider:
     ttl = 1.0
 
     def fetch(self, reference: str) -> Secret:
-        """Return the file's content. Raises SecretUnavailable when it cannot be read or is no secret."""
+        """Return the file's content. Raises SecretMissing where none is, SecretUnavailable when it is not readable."""
         try:
             with open(reference, "rb", opener=_without_waiting) as file:
                 if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
@@ -27,7 +27,8 @@ class FileProvider:
                 material = file.read(MAX_BYTES + 1)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "its path holds a NUL"
-            raise SecretUnavailable(f"secret file {reference} cannot be read: {reason}") from None
+            kind = SecretMissing if isinstance(error, FileNotFoundError | NotADirectoryError) else SecretUnavailable
+            raise kind(f"secret file {reference} cannot be read: {reason}") from None
         if len(material) > MAX_BYTES:
             raise SecretUnavailable(f"secret file {reference} is larger than 64 KiB; it must hold the secret alone")
         material = material.removesuffix(b"\n").removesuffix(b"\r")

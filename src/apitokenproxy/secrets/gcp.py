@@ -18,7 +18,7 @@ from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.protobuf.json_format import ParseError
 from requests.exceptions import RequestException
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.per_process import PerProcess
 from apitokenproxy.secrets.quiet import quiet
@@ -71,7 +71,7 @@ class GcpSecretsProvider:
         except GoogleAPICallError as error:
             status = error.code or 0
             cure = _CURES.get(status, "Google refuses it")
-            raise SecretUnavailable(
+            raise (SecretMissing if _says_missing(error) else SecretUnavailable)(
                 f"{place} cannot be read: {cure} ({int(status)})",
                 outage=status >= _SERVER_AT_FAULT or status == _TOO_MANY,
             ) from None
@@ -86,6 +86,14 @@ class GcpSecretsProvider:
             ) from None
         except (ParseError, AttributeError, LookupError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not Google") from None
+
+
+def _says_missing(error: GoogleAPICallError) -> bool:
+    """Tell whether Google said that there is none: a 404 from anything on the way there is in another form."""
+    try:
+        return error.response.json()["error"]["status"] == "NOT_FOUND"  # type: ignore[no-any-return]
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return False
 
 
 def _connected() -> SecretManagerServiceClient:

@@ -35,11 +35,13 @@ class _Session(requests.Session):
         self.trust_env = False
         self.verify = ca or True
         self.status = 0
+        self.is_json = False
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         end = time.monotonic() + self._seconds
         response = super().send(request, **{**options, "stream": True})
         self.status = response.status_code
+        self.is_json = response.headers.get("Content-Type") == "application/json"
         content = b""
         while chunk := response.raw.read1(MAX_BYTES, decode_content=True):
             content += chunk
@@ -69,8 +71,6 @@ class VaultServer:
             client.token = None  # hvac takes one from the environment
             try:
                 yield client
-            except InvalidPath:
-                raise SecretUnavailable(f"vault: there is nothing at {path}; mend the reference or write it") from None
             except Forbidden:
                 raise SecretUnavailable(
                     f"vault: the proxy may not read {path}, or its login is not accepted; grant its policy read on it"
