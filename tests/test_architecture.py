@@ -18,11 +18,12 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "errors", "interfaces", "loading", "messages", "upstream", "wire"}
+SHARED = {"_colour", "errors", "interfaces", "loading", "messages", "quiet", "upstream", "wire"}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
     "errors": set(),
+    "quiet": set(),
     "traces": set(),
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
@@ -38,7 +39,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"loading", "wire"})
+    "proxy": (SHARED - {"loading", "quiet", "wire"})
     | PARTS
     | {"adapters", "config", "pipeline", "route", "settings", "token_exchange"},
 }
@@ -88,7 +89,7 @@ FOREIGN = {
     "secrets/keyring.py": {"keyring"},
     "secrets/sealed_file.py": {"cryptography"},
     "secrets/vault.py": {"hvac"},
-    "secrets/vault_calls.py": {"hvac", "requests"},
+    "secrets/vault_calls.py": {"hvac", "requests", "urllib3"},
     "secrets/vault_login.py": {"hvac"},
 }
 """Every module that imports a package of others, attrs aside, and which."""

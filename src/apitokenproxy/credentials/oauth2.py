@@ -3,11 +3,13 @@
 Rules:
 1. A token is fetched once however many ask, renewed in the background before it ends, and never used after.
 2. One that cannot be had refuses the request: nothing is forwarded without it.
-3. What the token endpoint says is never told, for it may repeat the client's secret; its status is.
+3. What the token endpoint says is never told, for it may repeat the client's secret; its status is. Nor is it
+   logged: of an answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
 """
 
 import json
 import math
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
@@ -21,6 +23,7 @@ from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.loading import Loaded, Loads
 from apitokenproxy.messages import Caller, Credential, Hidden, Secret
+from apitokenproxy.quiet import quiet
 
 DEFAULT_LIFETIME = 300.0
 """Seconds that a token is used which does not say how long it lasts."""
@@ -113,14 +116,17 @@ class OAuth2ClientCredentials:
         return Loaded(Credential(headers=((b"Authorization", value),), version=version), left, left)
 
     def _ask(self, form: dict[str, str], headers: dict[str, str]) -> dict[str, Any]:
-        body = b""
+        body, end = b"", time.monotonic() + _TIMEOUT
         try:
             with (
+                quiet("httpcore"),
                 httpx.Client(trust_env=False, timeout=_TIMEOUT) as client,
                 client.stream("POST", self.token_url, data=form, headers=headers) as answer,
             ):
                 for chunk in answer.iter_bytes():
                     body += chunk
+                    if time.monotonic() > end:
+                        raise httpx.ReadTimeout("")
                     if len(body) > _LARGEST:
                         raise SecretUnavailable(f"{self.token_url} answers with more than 64 KiB")
                 status = answer.status_code
@@ -131,7 +137,7 @@ class OAuth2ClientCredentials:
             raise SecretUnavailable(f"{self.token_url} gives no token: status {status}", outage=passing)
         try:
             said = json.loads(body)
-        except ValueError:
+        except (RecursionError, ValueError):
             said = None
         if not isinstance(said, dict):
             raise SecretUnavailable(f"{self.token_url} does not answer with a JSON object", outage=True)

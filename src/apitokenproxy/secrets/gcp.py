@@ -20,8 +20,8 @@ from requests.exceptions import RequestException
 
 from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.quiet import quiet
 from apitokenproxy.secrets.per_process import PerProcess
-from apitokenproxy.secrets.quiet import quiet
 from apitokenproxy.secrets.value import secret_in
 
 _REFERENCE = re.compile(
@@ -84,7 +84,7 @@ class GcpSecretsProvider:
                 f"{place} cannot be read: there are no good credentials for Google ({type(error).__name__}); give the "
                 "machine a service account or set GOOGLE_APPLICATION_CREDENTIALS"
             ) from None
-        except (ParseError, AttributeError, LookupError, TypeError, ValueError):
+        except (ParseError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not Google") from None
 
 

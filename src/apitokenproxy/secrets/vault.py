@@ -139,7 +139,7 @@ class VaultProvider:
             data = part(client.read(f"{mount.path}data/{path.removeprefix(mount.path)}"), "data")
         except InvalidPath:
             self._mounts.pop(mount.path, None)  # it may have been made anew, of another kind
-            if not client.session.is_json:
+            if not client.session.says_missing:
                 raise Unlike from None
             raise SecretMissing(f"vault: there is nothing at {path}; mend the reference or write it") from None
         return part(data, "data"), f"vault/{part(data, 'metadata').get('version')}", None
