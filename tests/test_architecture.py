@@ -18,18 +18,31 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "places", "rotation", "upstream", "wire"}
+SHARED = {
+    "_colour",
+    "asking",
+    "errors",
+    "interfaces",
+    "loading",
+    "messages",
+    "places",
+    "quiet",
+    "rotation",
+    "upstream",
+    "wire",
+}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
     "errors": set(),
+    "quiet": set(),
     "traces": set(),
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
     "interfaces": {"_colour", "messages"},
     "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
-    "asking": {"errors"},
+    "asking": {"errors", "quiet"},
     "loading": {"_colour", "errors"},
     "places": {"errors"},
     "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
@@ -42,7 +55,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "loading", "places", "wire"})
+    "proxy": (SHARED - {"asking", "loading", "places", "quiet", "wire"})
     | (PARTS - {"credentials"})
     | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }
@@ -95,7 +108,7 @@ FOREIGN = {
     "secrets/keyring.py": {"keyring"},
     "secrets/sealed_file.py": {"cryptography"},
     "secrets/vault.py": {"hvac"},
-    "secrets/vault_calls.py": {"hvac", "requests"},
+    "secrets/vault_calls.py": {"hvac", "requests", "urllib3"},
     "secrets/vault_login.py": {"hvac"},
 }
 """Every module that imports a package of others, attrs aside, and which."""

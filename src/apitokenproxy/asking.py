@@ -6,7 +6,8 @@ Rules:
    it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
 3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
    well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`).
-4. What an answer says is never told, for it may repeat what was sent; its status is.
+4. What an answer says is never told, for it may repeat what was sent; its status is. Nor is it logged: of an
+   answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import httpx
 from attrs import field, frozen
 
 from apitokenproxy.errors import Unavailable
+from apitokenproxy.quiet import quiet
 
 MOST = 64 * 1024
 """Bytes of an answer."""
@@ -64,6 +66,7 @@ def ask(
     try:
         with (
             deadline,
+            quiet("httpcore"),
             httpx.Client(trust_env=False, timeout=seconds) as client,
             client.stream(
                 method,
