@@ -132,6 +132,8 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "audience": "string",
             "resource": "string",
             "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
             "allow_private": "boolean",
         },
     ),

@@ -58,6 +58,7 @@ NOT_IN_A_FILE = {
     "Upstream": {"name", "transport"},
     "JwtIdentity": {"self", "clock", "timer"},
     "HmacSignature": {"clock"},
+    "OAuth2ClientCredentials": {"clock"},
     "SigV4": {"clock"},
 }
 """What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
