@@ -10,8 +10,11 @@ from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.credentials.body_field import BodyField
 from apitokenproxy.credentials.cookie import Cookie
+from apitokenproxy.credentials.github_app import GitHubApp
+from apitokenproxy.credentials.google import GoogleServiceAccount
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.errors import (
@@ -43,9 +46,12 @@ __all__ = [
     "Credential",
     "Denial",
     "Denied",
+    "GitHubApp",
+    "GoogleServiceAccount",
     "Grant",
     "Header",
     "HmacSignature",
+    "JwtBearer",
     "Limit",
     "OAuth2ClientCredentials",
     "Operation",

@@ -46,6 +46,10 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "string": (lambda value: isinstance(value, str), "a string"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
     "count": (lambda value: type(value) is int and value > 0, "a whole number of at least 1"),
+    "number or string": (
+        lambda value: isinstance(value, str) or (type(value) is int and value > 0),
+        "a whole number of at least 1, or a string",
+    ),
     "seconds": (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a positive number of seconds"),
     "strings": (_is_texts, "a list of strings"),
     "table": (lambda value: isinstance(value, dict), "a table"),

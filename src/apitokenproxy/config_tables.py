@@ -9,8 +9,11 @@ from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.credentials.body_field import BodyField
 from apitokenproxy.credentials.cookie import Cookie
+from apitokenproxy.credentials.github_app import GitHubApp
+from apitokenproxy.credentials.google import GoogleServiceAccount
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.durations import parse_duration
@@ -134,6 +137,46 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "auth": "string",
             "algorithm": "string",
             "key_id": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "jwt-bearer": (
+        JwtBearer,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "issuer": "!string",
+            "key": "!string",
+            "subject": "string",
+            "audience": "string",
+            "scope": "string",
+            "key_id": "string",
+            "algorithm": "string",
+            "claims": "table",
+            "allow_private": "boolean",
+        },
+    ),
+    "github-app": (
+        GitHubApp,
+        {
+            "type": "!string",
+            "app_id": "!number or string",
+            "installation": "!number or string",
+            "key": "!string",
+            "repositories": "strings",
+            "permissions": "texts",
+            "url": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "google-service-account": (
+        GoogleServiceAccount,
+        {
+            "type": "!string",
+            "key": "!string",
+            "scopes": "strings",
+            "subject": "string",
+            "audience": "string",
             "allow_private": "boolean",
         },
     ),

@@ -16,8 +16,11 @@ from apitokenproxy import (
     BodyField,
     ConfigurationError,
     Cookie,
+    GitHubApp,
+    GoogleServiceAccount,
     Header,
     HmacSignature,
+    JwtBearer,
     Limit,
     OAuth2ClientCredentials,
     Proxy,
@@ -59,6 +62,9 @@ NOT_IN_A_FILE = {
     "JwtIdentity": {"self", "clock", "timer"},
     "HmacSignature": {"clock"},
     "OAuth2ClientCredentials": {"clock"},
+    "JwtBearer": {"clock"},
+    "GitHubApp": {"clock"},
+    "GoogleServiceAccount": {"clock"},
     "SigV4": {"clock"},
 }
 """What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
@@ -124,7 +130,20 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-CREDENTIALS = [Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature, OAuth2ClientCredentials, SigV4]
+CREDENTIALS = [
+    Bearer,
+    Basic,
+    Header,
+    Query,
+    Cookie,
+    BodyField,
+    HmacSignature,
+    OAuth2ClientCredentials,
+    JwtBearer,
+    GitHubApp,
+    GoogleServiceAccount,
+    SigV4,
+]
 
 
 @pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, *CREDENTIALS, Rule, Limit])

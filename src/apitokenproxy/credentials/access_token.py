@@ -8,7 +8,7 @@ Rules:
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 from attrs import field, frozen
@@ -69,12 +69,15 @@ def error_code(answer: Answer) -> str:
     return code if isinstance(code, str) and not answer.ok and code in _ERRORS else ""
 
 
-def access_token(what: str, answer: Answer) -> AccessToken:
-    """Return the bearer token that was answered. Raises SecretUnavailable, naming `what` was asked."""
+def access_token(what: str, answer: Answer, *, kinds: Collection[str] = ("bearer",)) -> AccessToken:
+    """Return the token that was answered, if its `token_type` is one of `kinds`.
+
+    Raises SecretUnavailable, naming `what` was asked.
+    """
     if not answer.ok:
         code = error_code(answer)
         raise SecretUnavailable(f"{what} gives no token: status {answer.status}{code and f', {code}'}")
-    if str(answer.said.get("token_type", "bearer")).lower() != "bearer":
+    if str(answer.said.get("token_type", "bearer")).lower() not in kinds:
         raise SecretUnavailable(f"{what} gave no bearer token")
     lasts = answer.said.get("expires_in", DEFAULT_LIFETIME)
     if isinstance(lasts, str) and _NUMBER.fullmatch(lasts):
