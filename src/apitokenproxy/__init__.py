@@ -17,6 +17,7 @@ from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.errors import (
     ApitokenproxyError,
     ConfigurationError,
@@ -54,6 +55,7 @@ __all__ = [
     "JwtBearer",
     "Limit",
     "OAuth2ClientCredentials",
+    "OAuth2TokenExchange",
     "Operation",
     "Proxy",
     "ProxyError",

@@ -16,6 +16,7 @@ from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.messages import Timeouts
 
@@ -134,6 +135,25 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "scope": "string",
             "audience": "string",
             "resource": "string",
+            "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "oauth2-token-exchange": (
+        OAuth2TokenExchange,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "subject_token": "!string",
+            "subject_token_type": "string",
+            "requested_token_type": "string",
+            "audience": "string",
+            "resource": "string",
+            "scope": "string",
+            "client_id": "string",
+            "secret": "string",
             "auth": "string",
             "algorithm": "string",
             "key_id": "string",
