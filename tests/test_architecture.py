@@ -72,7 +72,6 @@ FOREIGN = {
     "cli/token_tables.py": {"click"},
     "cli/tokens.py": {"click"},
     "credentials/assertion.py": {"joserfc"},
-    "credentials/client_authentication.py": {"httpx"},
     "credentials/sigv4.py": {"botocore"},
     "forwarders/httpx.py": {"httpx"},
     "forwarders/tls.py": {"truststore"},

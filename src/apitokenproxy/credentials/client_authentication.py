@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable
-from urllib.parse import quote
+from typing import Literal, TypeAlias
 
-import httpx
 from attrs import field, frozen
 
+from apitokenproxy.credentials.client import as_client
 from apitokenproxy.credentials.signing import check_algorithm, claims, signer
 from apitokenproxy.credentials.tokens import Read
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Secret
 
+Auth: TypeAlias = Literal["basic", "post", "private-key-jwt"]
+"""How the client shows itself: with its secret in a header or in the form, or with what a private key signed."""
 METHODS = ("basic", "post", "private-key-jwt")
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -28,7 +30,7 @@ class Client:
     kind: str
     token_url: str
     client_id: str
-    auth: str = "basic"
+    auth: Auth = "basic"
     algorithm: str = ""
     key_id: str = ""
     clock: Callable[[], float] = field(default=time.time, repr=False, eq=False)
@@ -58,9 +60,4 @@ class Client:
             assertion = signer()(secret, said, algorithm=self.algorithm, key_id=self.key_id)
             named = {"client_id": self.client_id, "client_assertion_type": _ASSERTION}
             return named | {"client_assertion": assertion}, {}
-        material = secret.reveal().decode("latin-1")
-        if self.auth == "post":
-            return {"client_id": self.client_id, "client_secret": material}, {}
-        pair = httpx.BasicAuth(quote(self.client_id, safe=""), quote(material, safe=""))
-        signed = next(pair.auth_flow(httpx.Request("POST", self.token_url)))
-        return {}, {"authorization": signed.headers["authorization"]}
+        return as_client("post" if self.auth == "post" else "basic", self.client_id, secret)

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from attrs import Factory, field, frozen
 
 from apitokenproxy.credentials.access_token import access_token, ask_for_token
-from apitokenproxy.credentials.client_authentication import Client
+from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.naming import endpoint
 from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.interfaces import SecretReader
@@ -33,7 +33,7 @@ class OAuth2ClientCredentials:
     scope: str = field(default="", kw_only=True)
     audience: str = field(default="", kw_only=True)
     resource: str = field(default="", kw_only=True)
-    auth: Literal["basic", "post", "private-key-jwt"] = field(default="basic", kw_only=True)
+    auth: Auth = field(default="basic", kw_only=True)
     algorithm: str = field(default="", kw_only=True)
     key_id: str = field(default="", kw_only=True)
     allow_private: bool = field(default=False, kw_only=True)
