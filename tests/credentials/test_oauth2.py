@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, OKPKey
 from token_endpoint import EC, ED25519, RSA, Endpoint, Key, obtained, pem, verified
 
 from apitokenproxy import ConfigurationError, Header, OAuth2ClientCredentials
+from apitokenproxy.credentials.tokens import FRESH
 from apitokenproxy.errors import SecretUnavailable
 
 KEY = "fixed:key"
@@ -192,6 +193,22 @@ def test_what_is_wrong_is_said_when_it_is_built(endpoint: Endpoint, terms: Any, 
     """In one sentence."""
     with pytest.raises(ConfigurationError, match=sentence):
         kind(endpoint, **terms)
+
+
+def test_a_token_that_was_withdrawn_is_replaced_without_the_client_noticing(endpoint: Endpoint, colour: str) -> None:
+    """A request without a body is sent once more, with a new one; not while the token is fresh."""
+    now, one = [0.0], kind(endpoint)
+    one._tokens._clock = lambda: now[0]
+    withdrawn = {"token-1"}
+
+    def accepts(authorization: bytes) -> bool:
+        return authorization.decode().removeprefix("Bearer ")[:7] not in withdrawn
+
+    assert call(colour, one, key=MATERIAL, accepts=accepts).answer.status_code == 502
+    now[0] = FRESH
+    done = call(colour, one, key=MATERIAL, accepts=accepts)
+    assert (done.answer.status_code, len(done.sent), len(endpoint.asked)) == (200, 2, 2)
+    assert done.record.credential.startswith("fixed#1+")
 
 
 @pytest.mark.parametrize("status", [401, 500])

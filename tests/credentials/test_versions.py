@@ -157,7 +157,7 @@ class Clocked:
     def __init__(self) -> None:
         self.now = 0.0
         self.current, self.before = self.made("v1"), self.made("v0")
-        self.versions = Versions("api", self.get, lambda _: None, self.get_previous, lambda: self.now)
+        self.versions = Versions("api", self.get, lambda *_: None, self.get_previous, lambda: self.now)
 
     @staticmethod
     def made(version: str, token: str = "") -> Credential:

@@ -87,9 +87,9 @@ class GitHubApp:
             reads.append(secrets.reader(self.installation))
         return self._tokens.bind(reads, self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, key: Secret, installation: Secret | None = None) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""

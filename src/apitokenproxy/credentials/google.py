@@ -62,9 +62,9 @@ class GoogleServiceAccount:
         signer()  # what is missing is told when the proxy is mounted
         return self._tokens.bind([secrets.reader(self.key, lines=True)], self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""

@@ -66,9 +66,9 @@ class OAuth2ClientCredentials:
         """Return the function that makes the credential for a caller."""
         return self._tokens.bind([self._client.reader(secrets, self.secret)], self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""

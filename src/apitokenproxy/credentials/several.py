@@ -14,19 +14,21 @@ Obtain = Callable[[Caller], Awaitable[Credential]]
 Kinds = Sequence[CredentialKind | TokenProvider]
 
 
-def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtain, Callable[[Caller], None]]:
-    """Return the function that makes all the credentials of an upstream, and one that has them made anew."""
+def bind_all(
+    kinds: Kinds, secrets: SecretReader, colour: Colour
+) -> tuple[Obtain, Callable[[Caller, Credential], None]]:
+    """Return the function that makes all the credentials of an upstream, and one that has a refused one made anew."""
     noting = _Noting(secrets)
     obtain = combine(
         [kind.bind(noting) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
     )
 
-    def expire(caller: Caller) -> None:
+    def expire(caller: Caller, refused: Credential) -> None:
         for reference, _ in noting.noted:
             secrets.expire(reference, caller)
         for kind in kinds:
             if hasattr(kind, "expire"):
-                kind.expire()
+                kind.expire(refused)
 
     return obtain, expire
 

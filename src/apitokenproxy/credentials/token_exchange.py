@@ -89,9 +89,9 @@ class OAuth2TokenExchange:
             reads.append(self._client.reader(secrets, self.secret))
         return self._tokens.bind(reads, self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, subject: Secret, secret: Secret | None = None) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""

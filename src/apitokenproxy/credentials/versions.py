@@ -27,13 +27,13 @@ _log = logging.getLogger("apitokenproxy")
 
 
 class Versions:
-    """The credential of one upstream (`name`) in one colour. `expire` has what `current` is made of read anew."""
+    """The credential of one upstream (`name`) in one colour. `expire` has what a refused one is made of read anew."""
 
     def __init__(
         self,
         name: str,
         current: Obtain,
-        expire: Callable[[Caller], None],
+        expire: Callable[[Caller, Credential], None],
         previous: Obtain | None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,7 +58,7 @@ class Versions:
 
     async def instead(self, caller: Caller, refused: Credential) -> Credential | None:
         """Return what may be tried once in the place of a credential that the upstream refused; None: nothing."""
-        self._expire(caller)
+        self._expire(caller, refused)
         for obtain in (self._current, self._previous):
             if obtain is not None and (other := await obtain(caller)).name != refused.name:
                 return other
