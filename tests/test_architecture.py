@@ -29,7 +29,7 @@ EXACT = {
     "interfaces": {"_colour", "messages"},
     "finishing": {"errors", "messages"},
     "_colour": {"errors"},
-    "asking": {"errors"},
+    "asking": {"errors", "messages"},
     "loading": {"_colour", "errors"},
     "upstream": {"errors", "interfaces", "messages"},
     "exchange": {"errors", "interfaces", "messages"},

@@ -27,6 +27,7 @@ from token_endpoint import (
     bearer,
     obtained,
     pem,
+    reported,
     verified,
 )
 
@@ -257,6 +258,39 @@ def test_without_a_token_nothing_is_forwarded(endpoint: Endpoint, colour: str, n
     assert MARK not in told
     assert not any(line in told for line in material.splitlines() if len(line) > 30 and "-----" not in line)
     assert done.record.reason
+
+
+@pytest.mark.parametrize("case", list(UNHAPPY))
+@pytest.mark.parametrize("name", list(KINDS))
+def test_an_error_report_with_locals_shows_neither_key_nor_token(endpoint: Endpoint, name: str, case: str) -> None:
+    """Nor what was signed, nor what was answered."""
+    kind, wrong, world = KINDS[name], UNHAPPY[case], World(endpoint)
+    endpoint.judge = lambda asked: kind.judge(world, asked)
+    endpoint.status, endpoint.answer = wrong.get("status", 200), wrong.get("answer")
+    terms = {"clock": wrong["clock"]} if "clock" in wrong else {}
+    material = wrong.get("material") or kind.material(endpoint, wrong.get("key", RSA))
+    with pytest.raises(SecretUnavailable) as refused:
+        kind.build(endpoint, **terms)._fetch(Secret(material))
+    told = reported(refused.value)
+    assert not any(word in told for word in (MARK, "eyJ", "PRIVATE KEY-----\\n", pem(RSA)[100:120]))
+
+
+@pytest.mark.parametrize("name", list(KINDS))
+def test_whatever_breaks_while_it_is_asked_shows_nothing(
+    endpoint: Endpoint, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the signature under way."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("httpx.Client.stream", stop)
+    kind = KINDS[name]
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        kind.build(endpoint)._fetch(Secret(kind.material(endpoint, RSA)))
+    told = reported(stopped.value)
+    assert "asking.py" in told
+    assert not any(word in told for word in (MARK, "eyJ", pem(RSA)[100:120]))
 
 
 def test_what_is_refused_is_not_asked_again_by_every_request(world: World, kind: Kind, colour: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from credential_calls import ACME, call
-from token_endpoint import EC, Asked, Endpoint, bearer, obtained, pem, verified
+from token_endpoint import EC, Asked, Endpoint, bearer, obtained, pem, reported, verified
 
-from apitokenproxy import Caller, ConfigurationError, OAuth2TokenExchange, SecretUnavailable
+from apitokenproxy import Caller, ConfigurationError, OAuth2TokenExchange, Secret, SecretUnavailable
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.config import read_config
 from apitokenproxy.credentials.token_exchange import ACCESS_TOKEN, JWT
@@ -150,7 +150,6 @@ UNHAPPY = {
         "no bearer token",
     ),
     "over": (200, {"access_token": "x", "issued_token_type": JWT, "expires_in": -5}, SUBJECT, "is over"),
-    "several lines": (200, None, f"{SUBJECT}\nx", "newline or control character"),
 }
 
 
@@ -162,6 +161,15 @@ def test_without_a_token_nothing_is_forwarded(endpoint: Endpoint, colour: str, c
     assert (done.answer.headers.get("x-proxy-error"), done.sent) == ("secret_unavailable", [])
     assert told in done.record.reason
     assert SUBJECT not in done.answer.text + repr(done.record)
+    with pytest.raises(SecretUnavailable) as refused:
+        exchange(endpoint)._fetch(Secret(material))
+    assert SUBJECT not in reported(refused.value)
+
+
+def test_a_token_of_several_lines_is_given_to_nobody(endpoint: Endpoint, colour: str) -> None:
+    """As a whole file of something else."""
+    done = call(colour, exchange(endpoint), token=f"{SUBJECT}\nx")
+    assert (done.answer.status_code, endpoint.asked) == (503, [])
 
 
 def test_a_token_that_is_refused_is_not_given_by_every_request(endpoint: Endpoint, colour: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -154,3 +155,12 @@ def bearer(credential: Credential) -> str:
     [(name, value)] = credential.headers
     assert name == b"Authorization"
     return bytes(value).decode().removeprefix("Bearer ")
+
+
+def reported(error: BaseException) -> str:
+    """Return what an error report with local variables shows of this package's own frames."""
+    report = traceback.TracebackException.from_exception(error, capture_locals=True)
+    ours = [frame for frame in report.stack if "/apitokenproxy/" in frame.filename]
+    assert ours, "nothing was raised by this package"
+    report.stack = traceback.StackSummary.from_list(ours)
+    return "".join(report.format(chain=False))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
-from apitokenproxy.messages import Secret
+from apitokenproxy.messages import Hidden, HiddenText, Secret
 
 try:
     from joserfc import jwt
@@ -41,7 +41,7 @@ class _Named(JWSRegistry):
         return self.algorithms[name]
 
 
-def signed(secret: Secret, claims: Mapping[str, Any], *, algorithm: str = "", key_id: str = "") -> str:
+def signed(secret: Secret, claims: Mapping[str, Any], *, algorithm: str = "", key_id: str = "") -> HiddenText:
     """Return a JWT with these claims, by the key's first algorithm when none is named. Raises SecretUnavailable."""
     key = _private_key(secret)
     fitting = _FITTING.get("RSA" if isinstance(key, RSAKey) else key.curve_name, ())
@@ -50,20 +50,19 @@ def signed(secret: Secret, claims: Mapping[str, Any], *, algorithm: str = "", ke
         raise SecretUnavailable(f"the private key is not one for {algorithm or 'any algorithm that is known here'}")
     header = {"alg": chosen} | ({"kid": key_id} if key_id else {})
     try:
-        return jwt.encode(header, dict(claims), key, registry=_Named(algorithms=(chosen,)))
+        return HiddenText(jwt.encode(header, dict(claims), key, registry=_Named(algorithms=(chosen,))))
     except (JoseError, ValueError, TypeError) as error:  # its text may hold claims
         raise SecretUnavailable(f"nothing can be signed with the private key: {type(error).__name__}") from None
 
 
 def _private_key(secret: Secret) -> Key:
-    material = secret.reveal()
-    if b"-----BEGIN" not in material:
+    if b"-----BEGIN" not in secret.reveal():
         raise SecretUnavailable("the private key is not in PEM, which begins with -----BEGIN")
-    if b"ENCRYPTED" in material:
+    if b"ENCRYPTED" in secret.reveal():
         raise SecretUnavailable("the private key is encrypted; it must stand there without a password")
     for kind in (RSAKey, ECKey, OKPKey):
         try:
-            key: Key = kind.import_key(material)
+            key: Key = kind.import_key(Hidden(secret.reveal()))
         except (JoseError, ValueError, TypeError, SecurityWarning):
             continue
         except Exception:  # noqa: BLE001 - cryptography has errors of its own for what it does not know

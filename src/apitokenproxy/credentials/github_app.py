@@ -20,7 +20,7 @@ from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.loading import Loaded
-from apitokenproxy.messages import Caller, Credential, Secret
+from apitokenproxy.messages import Caller, Credential, HiddenText, Secret
 
 _BACK = 60
 """Seconds by which GitHub's clock may be behind ours."""
@@ -105,7 +105,7 @@ class GitHubApp:
             error=SecretUnavailable,
             headers={
                 "accept": "application/vnd.github+json",
-                "authorization": f"Bearer {signer()(key, said, algorithm='RS256')}",
+                "authorization": HiddenText(f"Bearer {signer()(key, said, algorithm='RS256')}"),
                 "x-github-api-version": "2022-11-28",
             },
             document={name: value for name, value in narrowed.items() if value},
@@ -118,9 +118,13 @@ class GitHubApp:
         if not answer.ok:
             hint = _HINTS.get(answer.status, "")
             raise SecretUnavailable(f"{self._what} gives no token: status {answer.status}{hint and f'; {hint}'}")
-        ends = answer.said.get("expires_at")
-        try:
-            left = datetime.fromisoformat(str(ends)).timestamp() - self.clock()
-        except (ValueError, OverflowError):
-            raise SecretUnavailable(f"{self._what} gave a token that does not say when it ends") from None
-        return AccessToken(sendable(self._what, answer.said.get("token")), lifetime(self._what, left))
+        left = _moment(answer.said.get("expires_at")) - self.clock()
+        return AccessToken(sendable(self._what, answer, "token"), lifetime(self._what, left))
+
+
+def _moment(said: object) -> float:
+    """Return a time (ISO 8601) in seconds since the epoch; 0 for what is none."""
+    try:
+        return datetime.fromisoformat(str(said)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

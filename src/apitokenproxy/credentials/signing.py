@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.messages import HiddenText
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 LASTS = 300
@@ -17,7 +18,7 @@ def check_algorithm(kind: str, algorithm: str) -> None:
         raise ConfigurationError(f"credential {kind}: algorithm {algorithm!r} is none of {', '.join(ALGORITHMS)}")
 
 
-def signer() -> Callable[..., str]:
+def signer() -> Callable[..., HiddenText]:
     """Return `assertion.signed`. Raises ConfigurationError without the package that it needs."""
     from apitokenproxy.credentials.assertion import signed  # noqa: PLC0415 - needs the extra `jwt`
 

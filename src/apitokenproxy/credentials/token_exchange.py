@@ -13,7 +13,7 @@ from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.loading import Loaded
-from apitokenproxy.messages import Caller, Credential, Secret
+from apitokenproxy.messages import Caller, Credential, HiddenText, Secret
 
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 _TYPE = "urn:ietf:params:oauth:token-type:"
@@ -102,7 +102,7 @@ class OAuth2TokenExchange:
             version = f"{version},{secret.version}"
         form = {
             "grant_type": _GRANT,
-            "subject_token": subject.reveal().decode("latin-1"),
+            "subject_token": HiddenText(subject.reveal().decode("latin-1")),
             "subject_token_type": self.subject_token_type,
             "requested_token_type": self.requested_token_type,
             "audience": self.audience,
@@ -110,9 +110,9 @@ class OAuth2TokenExchange:
             "scope": self.scope,
         }
         answer = ask_for_token(self.token_url, form | shown, headers)
-        issued = answer.said.get("issued_token_type")
         wanted = [self.requested_token_type] if self.requested_token_type else [ACCESS_TOKEN, JWT]
-        if answer.ok and issued not in wanted:
+        issued = next((one for one in wanted if one == answer.said.get("issued_token_type")), "")
+        if answer.ok and not issued:
             raise SecretUnavailable(f"{self.token_url} gave a token of another type than was asked for")
         # What is no access token has the token_type N_A (section 2.2.1): how it is used is not the server's to say.
         kinds = ("bearer",) if issued == ACCESS_TOKEN else ("bearer", "n_a")
