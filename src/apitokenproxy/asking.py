@@ -1,7 +1,8 @@
 """Asking somebody else for a JSON object: bounded in bytes and in time, and nothing of the answer in a message.
 
 Rules:
-1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret.
+1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret. Certificates are
+   judged by the system's authorities, as an upstream's are.
 2. No more than `most` bytes are read, and `seconds` after the request began its connection is cut, whatever
    it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
 3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
@@ -23,6 +24,7 @@ from typing import Any
 import httpx
 from attrs import field, frozen
 
+from apitokenproxy.authorities import system_authorities
 from apitokenproxy.errors import Unavailable
 from apitokenproxy.messages import Hidden
 
@@ -70,7 +72,7 @@ def ask(
     try:
         with (
             deadline,
-            httpx.Client(trust_env=False, timeout=seconds) as client,
+            httpx.Client(trust_env=False, timeout=seconds, verify=system_authorities()) as client,
             client.stream(
                 method,
                 url,

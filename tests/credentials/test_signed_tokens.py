@@ -318,6 +318,19 @@ def test_nothing_shows_where_the_key_is(world: World, kind: Kind) -> None:
     assert MARK not in repr(kind.build(world.endpoint, key=MARK))
 
 
+def test_a_key_is_read_once(world: World, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To check an RSA key takes a while, in which nothing else goes on."""
+    from apitokenproxy.credentials import assertion  # noqa: PLC0415 - needs the extra `jwt`
+
+    read = []
+    private_key = assertion.private_key
+    monkeypatch.setattr(assertion, "private_key", lambda secret: read.append(secret) or private_key(secret))
+    one, material = kind.build(world.endpoint), kind.material(world.endpoint, RSA)
+    for _ in range(3):
+        one._fetch(Secret(material))
+    assert (len(world.endpoint.asked), len(read)) == (3, 1)
+
+
 # --- JWT bearer ----------------------------------------------------------------------------------
 
 

@@ -41,21 +41,8 @@ class _Named(JWSRegistry):
         return self.algorithms[name]
 
 
-def signed(secret: Secret, claims: Mapping[str, Any], *, algorithm: str = "", key_id: str = "") -> HiddenText:
-    """Return a JWT with these claims, by the key's first algorithm when none is named. Raises SecretUnavailable."""
-    key = _private_key(secret)
-    fitting = _FITTING.get("RSA" if isinstance(key, RSAKey) else key.curve_name, ())
-    chosen = algorithm or (fitting[0] if fitting else "")
-    if chosen not in fitting:
-        raise SecretUnavailable(f"the private key is not one for {algorithm or 'any algorithm that is known here'}")
-    header = {"alg": chosen} | ({"kid": key_id} if key_id else {})
-    try:
-        return HiddenText(jwt.encode(header, dict(claims), key, registry=_Named(algorithms=(chosen,))))
-    except (JoseError, ValueError, TypeError) as error:  # its text may hold claims
-        raise SecretUnavailable(f"nothing can be signed with the private key: {type(error).__name__}") from None
-
-
-def _private_key(secret: Secret) -> Key:
+def private_key(secret: Secret) -> Key:
+    """Return the private key that a secret is. Raises SecretUnavailable."""
     if b"-----BEGIN" not in secret.reveal():
         raise SecretUnavailable("the private key is not in PEM, which begins with -----BEGIN")
     if b"ENCRYPTED" in secret.reveal():
@@ -73,3 +60,16 @@ def _private_key(secret: Secret) -> Key:
             break
         return key
     raise SecretUnavailable("the private key is broken, or of a kind that is not used to sign")
+
+
+def signed(key: Key, claims: Mapping[str, Any], *, algorithm: str = "", key_id: str = "") -> HiddenText:
+    """Return a JWT with these claims, by the key's first algorithm when none is named. Raises SecretUnavailable."""
+    fitting = _FITTING.get("RSA" if isinstance(key, RSAKey) else key.curve_name, ())
+    chosen = algorithm or (fitting[0] if fitting else "")
+    if chosen not in fitting:
+        raise SecretUnavailable(f"the private key is not one for {algorithm or 'any algorithm that is known here'}")
+    header = {"alg": chosen} | ({"kid": key_id} if key_id else {})
+    try:
+        return HiddenText(jwt.encode(header, dict(claims), key, registry=_Named(algorithms=(chosen,))))
+    except (JoseError, ValueError, TypeError) as error:  # its text may hold claims
+        raise SecretUnavailable(f"nothing can be signed with the private key: {type(error).__name__}") from None

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from apitokenproxy.credentials.client import as_client
-from apitokenproxy.credentials.signing import check_algorithm, claims, signer
+from apitokenproxy.credentials.signing import Signing, check_algorithm, claims
 from apitokenproxy.credentials.tokens import Read
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
@@ -35,6 +35,8 @@ class Client:
     key_id: str = ""
     clock: Callable[[], float] = field(default=time.time, repr=False, eq=False)
 
+    _signing: Signing = field(init=False, repr=False, eq=False, factory=Signing)
+
     def __attrs_post_init__(self) -> None:
         if not self.client_id:
             raise ConfigurationError(f"credential {self.kind}: client_id is empty")
@@ -50,14 +52,14 @@ class Client:
         """Return the function that reads the client's secret. Raises ConfigurationError."""
         if self.auth != METHODS[2]:
             return secrets.reader(reference)
-        signer()  # what is missing is told when the proxy is mounted
+        self._signing.ready()  # what is missing is told when the proxy is mounted
         return secrets.reader(reference, lines=True)
 
     def shown(self, secret: Secret) -> tuple[dict[str, str], dict[str, str]]:
         """Return the parameters and the headers that say who asks. Raises SecretUnavailable."""
         if self.auth == METHODS[2]:
             said = claims(self.client_id, self.client_id, self.token_url, self.clock())
-            assertion = signer()(secret, said, algorithm=self.algorithm, key_id=self.key_id)
+            assertion = self._signing.sign(secret, said, algorithm=self.algorithm, key_id=self.key_id)
             named = {"client_id": self.client_id, "client_assertion_type": _ASSERTION}
             return named | {"client_assertion": assertion}, {}
         return as_client("post" if self.auth == "post" else "basic", self.client_id, secret)

@@ -15,7 +15,7 @@ from attrs import Factory, field, frozen
 from apitokenproxy.asking import Answer, ask
 from apitokenproxy.credentials.access_token import AccessToken, lifetime, sendable
 from apitokenproxy.credentials.naming import endpoint
-from apitokenproxy.credentials.signing import signer
+from apitokenproxy.credentials.signing import Signing
 from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
@@ -58,6 +58,7 @@ class GitHubApp:
     allow_private: bool = field(default=False, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _signing: Signing = field(init=False, repr=False, eq=False, factory=Signing)
     _tokens: Tokens = field(
         init=False, repr=False, eq=False, default=Factory(lambda self: Tokens(self._what), takes_self=True)
     )
@@ -81,7 +82,7 @@ class GitHubApp:
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
-        signer()  # what is missing is told when the proxy is mounted
+        self._signing.ready()  # what is missing is told when the proxy is mounted
         reads = [secrets.reader(self.key, lines=True)]
         if isinstance(self.installation, str):
             reads.append(secrets.reader(self.installation))
@@ -105,7 +106,7 @@ class GitHubApp:
             error=SecretUnavailable,
             headers={
                 "accept": "application/vnd.github+json",
-                "authorization": HiddenText(f"Bearer {signer()(key, said, algorithm='RS256')}"),
+                "authorization": HiddenText(f"Bearer {self._signing.sign(key, said, algorithm='RS256')}"),
                 "x-github-api-version": "2022-11-28",
             },
             document={name: value for name, value in narrowed.items() if value},

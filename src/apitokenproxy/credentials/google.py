@@ -15,7 +15,7 @@ from attrs import Factory, field, frozen
 from apitokenproxy.credentials.access_token import AccessToken, access_token, ask_for_token, lifetime, sendable
 from apitokenproxy.credentials.jwt_bearer import GRANT
 from apitokenproxy.credentials.naming import endpoint
-from apitokenproxy.credentials.signing import claims, signer
+from apitokenproxy.credentials.signing import Signing, claims
 from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader
@@ -45,6 +45,7 @@ class GoogleServiceAccount:
     allow_private: bool = field(default=False, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _signing: Signing = field(init=False, repr=False, eq=False, factory=Signing)
     _tokens: Tokens = field(init=False, repr=False, eq=False, default=Factory(lambda: Tokens(_WHAT)))
 
     place: ClassVar[str] = "header Authorization"
@@ -59,7 +60,7 @@ class GoogleServiceAccount:
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
-        signer()  # what is missing is told when the proxy is mounted
+        self._signing.ready()  # what is missing is told when the proxy is mounted
         return self._tokens.bind([secrets.reader(self.key, lines=True)], self._fetch, secrets.colour)
 
     def expire(self, refused: Credential) -> None:
@@ -73,7 +74,7 @@ class GoogleServiceAccount:
         wanted = {"target_audience": self.audience} if self.audience else {"scope": " ".join(self.scopes)}
         said = claims(account["client_email"], self.subject, url, self.clock(), _LASTS) | wanted
         key = Secret(account["private_key"])
-        assertion = signer()(key, said, algorithm="RS256", key_id=account["private_key_id"])
+        assertion = self._signing.sign(key, said, algorithm="RS256", key_id=account["private_key_id"])
         answer = ask_for_token(url, {"grant_type": GRANT, "assertion": assertion}, what=_WHAT)
         if not self.audience or not answer.ok:
             return access_token(_WHAT, answer).loaded(secret.version)

@@ -9,7 +9,7 @@ from attrs import Factory, field, frozen
 
 from apitokenproxy.credentials.access_token import access_token, ask_for_token
 from apitokenproxy.credentials.naming import endpoint
-from apitokenproxy.credentials.signing import check_algorithm, claims, signer
+from apitokenproxy.credentials.signing import Signing, check_algorithm, claims
 from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
@@ -44,6 +44,7 @@ class JwtBearer:
     allow_private: bool = field(default=False, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _signing: Signing = field(init=False, repr=False, eq=False, factory=Signing)
     _tokens: Tokens = field(
         init=False,
         repr=False,
@@ -67,7 +68,7 @@ class JwtBearer:
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
-        signer()  # what is missing is told when the proxy is mounted
+        self._signing.ready()  # what is missing is told when the proxy is mounted
         return self._tokens.bind([secrets.reader(self.key, lines=True)], self._fetch, secrets.colour)
 
     def expire(self, refused: Credential) -> None:
@@ -77,6 +78,8 @@ class JwtBearer:
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""
         said = claims(self.issuer, self.subject or self.issuer, self.audience or self.token_url, self.clock())
-        assertion = signer()(secret, {**(self.claims or {}), **said}, algorithm=self.algorithm, key_id=self.key_id)
+        assertion = self._signing.sign(
+            secret, {**(self.claims or {}), **said}, algorithm=self.algorithm, key_id=self.key_id
+        )
         form = {"grant_type": GRANT, "assertion": assertion, "scope": self.scope}
         return access_token(self.token_url, ask_for_token(self.token_url, form)).loaded(secret.version)

@@ -8,9 +8,9 @@ Rules:
 """
 
 import ssl
-import sys
 from pathlib import Path
 
+from apitokenproxy.authorities import system_authorities
 from apitokenproxy.errors import UpstreamUnreachable
 from apitokenproxy.messages import Origin
 
@@ -22,7 +22,7 @@ def tls_context(origin: Origin) -> ssl.SSLContext | None:
     if origin.scheme != "https":
         return None
     if origin.ca is None:
-        context = _believing_the_system()
+        context = system_authorities()
     elif Path(origin.ca).is_file():
         context = ssl.create_default_context(cafile=origin.ca)
     else:
@@ -33,15 +33,6 @@ def tls_context(origin: Origin) -> ssl.SSLContext | None:
         # Without a password callback of our own, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(origin.client_certificate, password=lambda: b"")
     return context
-
-
-def _believing_the_system() -> ssl.SSLContext:
-    if sys.platform == "linux":
-        # Its trust store is files, read once here; truststore would read them again for every connection, in 16 ms.
-        return ssl.create_default_context()
-    import truststore  # noqa: PLC0415 - macOS and Windows, where OpenSSL cannot see the trust store
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class TlsBytes:
