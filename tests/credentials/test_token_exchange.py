@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def test_a_request_carries_the_token_that_was_given_for_another(endpoint: Endpoi
     assert asked.authorization == ""
     assert done.sent[0].values(b"authorization") == [b"Bearer token-1-" + b"x" * 20]
     assert SUBJECT not in repr(done.record)
-    assert done.record.credential.startswith("fixed#1+")
+    assert re.fullmatch(r"fixed#[0-9a-f]+\+[0-9a-f]{8}", done.record.credential)
 
 
 @pytest.mark.parametrize("auth", ["none", "basic", "post", "private-key-jwt"])
@@ -70,7 +71,7 @@ def test_a_client_may_say_who_it_is(endpoint: Endpoint, colour: str, auth: str) 
     material = pem(EC) if auth == "private-key-jwt" else SECRET
     [made] = obtained(exchange(endpoint, client_id="me", **terms), colour, token=SUBJECT, secret=material)
     [asked] = endpoint.asked
-    assert made.version == ("fixed#1" if auth == "none" else "fixed#1,fixed#2")
+    assert made.version.count("fixed#") == (1 if auth == "none" else 2)
     assert asked.form.get("client_id") == (None if auth == "basic" else "me")
     assert asked.form.get("client_secret") == (SECRET if auth == "post" else None)
     if auth == "basic":

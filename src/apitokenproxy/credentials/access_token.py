@@ -57,13 +57,13 @@ class AccessToken:
         return Loaded(bearer(self.value, version), self.usable, self.usable)
 
 
-def bearer(token: HiddenText, version: str) -> Credential:
+def bearer(token: str, version: str) -> Credential:
     """Return the credential `Authorization: Bearer`, made of secrets of that version."""
     value = Hidden(b"Bearer " + token.encode())
     return Credential(headers=((b"Authorization", value),), version=version, token=token_name(token))
 
 
-def token_name(token: HiddenText) -> str:
+def token_name(token: str) -> str:
     """Return what names a token without telling it."""
     return sha256(token.encode()).hexdigest()[:8]
 
