@@ -21,6 +21,7 @@ MODULES = sorted(HOUSE.rglob("*.py"))
 SHARED = {
     "_colour",
     "asking",
+    "authorities",
     "errors",
     "interfaces",
     "loading",
@@ -42,7 +43,8 @@ EXACT = {
     "interfaces": {"_colour", "messages"},
     "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
-    "asking": {"errors", "quiet"},
+    "asking": {"authorities", "errors", "messages", "quiet"},
+    "authorities": set(),
     "loading": {"_colour", "errors"},
     "places": {"errors"},
     "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
@@ -55,7 +57,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "loading", "places", "quiet", "wire"})
+    "proxy": (SHARED - {"asking", "authorities", "loading", "places", "quiet", "wire"})
     | (PARTS - {"credentials"})
     | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }
@@ -68,7 +70,7 @@ AT_MOST = {
     "config_tables": {"credentials", "durations", "identity", "messages", "rotation"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
-    | (SHARED - {"asking", "loading", "messages", "wire", "_colour"}),
+    | (SHARED - {"asking", "authorities", "loading", "messages", "wire", "_colour"}),
     "__init__": SHARED | PARTS | {"proxy"},
     "__main__": {"cli"},
 }
@@ -77,6 +79,7 @@ AT_MOST = {
 FOREIGN = {
     "adapters/httpx.py": {"httpx"},
     "asking.py": {"httpx"},
+    "authorities.py": {"truststore"},
     "cli/app.py": {"click"},
     "cli/check.py": {"click"},
     "cli/demo.py": {"click", "httpx", "uvicorn"},
@@ -88,10 +91,9 @@ FOREIGN = {
     "cli/token_options.py": {"click"},
     "cli/token_tables.py": {"click"},
     "cli/tokens.py": {"click"},
-    "credentials/oauth2.py": {"httpx"},
+    "credentials/assertion.py": {"joserfc"},
     "credentials/sigv4.py": {"botocore"},
     "forwarders/httpx.py": {"httpx"},
-    "forwarders/tls.py": {"truststore"},
     "identity/jwks.py": {"joserfc"},
     "identity/jwt.py": {"joserfc"},
     "identity/migrations/env.py": {"alembic"},

@@ -16,10 +16,14 @@ from apitokenproxy import (
     BodyField,
     ConfigurationError,
     Cookie,
+    GitHubApp,
+    GoogleServiceAccount,
     Header,
     HmacSignature,
+    JwtBearer,
     Limit,
     OAuth2ClientCredentials,
+    OAuth2TokenExchange,
     Proxy,
     Query,
     Rotation,
@@ -60,6 +64,11 @@ NOT_IN_A_FILE = {
     "Upstream": {"name", "transport"},
     "JwtIdentity": {"self", "clock", "timer"},
     "HmacSignature": {"clock"},
+    "OAuth2ClientCredentials": {"clock"},
+    "OAuth2TokenExchange": {"clock"},
+    "JwtBearer": {"clock"},
+    "GitHubApp": {"clock"},
+    "GoogleServiceAccount": {"clock"},
     "SigV4": {"clock"},
 }
 """What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
@@ -125,7 +134,21 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-CREDENTIALS = [Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature, OAuth2ClientCredentials, SigV4]
+CREDENTIALS = [
+    Bearer,
+    Basic,
+    Header,
+    Query,
+    Cookie,
+    BodyField,
+    HmacSignature,
+    OAuth2ClientCredentials,
+    OAuth2TokenExchange,
+    JwtBearer,
+    GitHubApp,
+    GoogleServiceAccount,
+    SigV4,
+]
 
 
 @pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, Rotation, *CREDENTIALS, Rule, Limit])

@@ -1,16 +1,15 @@
 """OAuth 2.0 client credentials (RFC 6749, section 4.4): an access token for a client id and its secret."""
 
+import time
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Literal
-from urllib.parse import quote
+from typing import ClassVar
 
-import httpx
 from attrs import Factory, field, frozen
 
 from apitokenproxy.credentials.access_token import access_token, ask_for_token
+from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.naming import endpoint
 from apitokenproxy.credentials.tokens import Tokens
-from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.loading import Loaded
 from apitokenproxy.messages import Caller, Credential, Secret
@@ -21,7 +20,9 @@ class OAuth2ClientCredentials:
     """`Authorization: Bearer` with a token that `token_url` gives to `client_id` and its `secret`.
 
     `scope`, `audience` and `resource` go into the request when they are set. The client says who it is by
-    `auth`: `basic` (RFC 6749, section 2.3.1) or `post`, in the form. `allow_private` permits plain http.
+    `auth`: `basic` (RFC 6749, section 2.3.1), `post`, in the form, or `private-key-jwt` (RFC 7523, section 2.2,
+    with `apitokenproxy[jwt]`). Then the secret is a private key in PEM: a JWT is signed with it, by `algorithm`
+    where the key leaves a choice, and `key_id` names the key. `allow_private` permits plain http.
 
     Raises ConfigurationError.
     """
@@ -32,9 +33,23 @@ class OAuth2ClientCredentials:
     scope: str = field(default="", kw_only=True)
     audience: str = field(default="", kw_only=True)
     resource: str = field(default="", kw_only=True)
-    auth: Literal["basic", "post"] = field(default="basic", kw_only=True)
+    auth: Auth = field(default="basic", kw_only=True)
+    algorithm: str = field(default="", kw_only=True)
+    key_id: str = field(default="", kw_only=True)
     allow_private: bool = field(default=False, kw_only=True)
+    clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _client: Client = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: Client(
+                "oauth2", self.token_url, self.client_id, self.auth, self.algorithm, self.key_id, self.clock
+            ),
+            takes_self=True,
+        ),
+    )
     _tokens: Tokens = field(
         init=False,
         repr=False,
@@ -46,34 +61,18 @@ class OAuth2ClientCredentials:
 
     def __attrs_post_init__(self) -> None:
         endpoint("oauth2", "token_url", self.token_url, allow_private=self.allow_private)
-        if not self.client_id:
-            raise ConfigurationError("credential oauth2: client_id is empty")
-        if self.auth not in {"basic", "post"}:
-            raise ConfigurationError(f"credential oauth2: auth is {self.auth!r}; it must be basic or post")
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
-        return self._tokens.bind([secrets.reader(self.secret)], self._fetch, secrets.colour)
+        return self._tokens.bind([self._client.reader(secrets, self.secret)], self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""
-        material = secret.reveal().decode("latin-1")
-        form = {
-            "grant_type": "client_credentials",
-            "scope": self.scope,
-            "audience": self.audience,
-            "resource": self.resource,
-        }
-        headers = {}
-        if self.auth == "post":
-            form |= {"client_id": self.client_id, "client_secret": material}
-        else:
-            pair = httpx.BasicAuth(quote(self.client_id, safe=""), quote(material, safe=""))
-            headers["authorization"] = next(pair.auth_flow(httpx.Request("POST", self.token_url))).headers[
-                "authorization"
-            ]
+        shown, headers = self._client.shown(secret)
+        asked = {"scope": self.scope, "audience": self.audience, "resource": self.resource}
+        form = {"grant_type": "client_credentials"} | asked | shown
         return access_token(self.token_url, ask_for_token(self.token_url, form, headers)).loaded(secret.version)
