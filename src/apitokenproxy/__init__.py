@@ -12,6 +12,7 @@ from apitokenproxy.credentials.body_field import BodyField
 from apitokenproxy.credentials.cookie import Cookie
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.httpx_auth import HttpxAuth
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "Grant",
     "Header",
     "HmacSignature",
+    "HttpxAuth",
     "Limit",
     "OAuth2ClientCredentials",
     "Operation",

@@ -5,11 +5,13 @@ Rules:
 2. A request whose credential was refused is sent once more with another one, if there is another: nothing was
    done by it, and nothing of the answer was passed on. A body must be here whole for that, so a small one is
    read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
+3. A credential that can answer a challenge is asked first. It is told of the refusal even where nothing can be
+   sent again, so that the next request knows what this one learnt.
 """
 
 from collections.abc import Awaitable, Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from apitokenproxy.exchange import Exchange
 from apitokenproxy.finishing import finish, whole
@@ -41,16 +43,19 @@ class Route:
             outbound.body = await whole(outbound.body, self.upstream.replay_body, outbound.origin.timeouts.total)
         body = outbound.body
         reply = await self._once(exchange, outbound, credential)
-        if reply.status not in _REFUSED or not (body is None or isinstance(body, bytes)):
+        if reply.status not in _REFUSED:
             return reply
-        instead = await self.instead(grant.caller, credential)
+        answer = None if credential.again is None else await credential.again(reply)
+        if not (body is None or isinstance(body, bytes)):
+            return reply
+        instead = answer or await self.instead(grant.caller, credential)
         if instead is None:
             return reply
         reply.abort()
         outbound = inject(grant, self.upstream, instead)
         outbound.body = body
         reply = await self._once(exchange, outbound, instead)
-        if reply.status not in _REFUSED:
+        if answer is None and reply.status not in _REFUSED:
             await self.worked(grant.caller, credential, instead)
         return reply
 
@@ -58,6 +63,8 @@ class Route:
         exchange.credential = credential
         if credential.finish:
             await finish(outbound, credential.finish)
+            if outbound.shown:
+                exchange.credential = evolve(credential, shown=credential.shown + outbound.shown)
         exchange.sent = True
         reply = exchange.reply = await self.forward(outbound)
         return reply
