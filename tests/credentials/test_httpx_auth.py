@@ -5,6 +5,8 @@ import base64
 import gzip
 import hashlib
 import hmac
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -479,6 +481,30 @@ def test_threads_that_have_nothing_to_do_end(colour: str, monkeypatch: pytest.Mo
     asyncio.run(scenario()) if colour == "async" else run(scenario())
     assert len(served) < 50
     wait_until(lambda: not any(thread.is_alive() for thread in served))
+
+
+FORKING = """
+import os, threading
+from apitokenproxy._colour import SYNC, run
+from apitokenproxy.credentials.apart import Apart
+
+apart, go = Apart(1), threading.Event()
+try:
+    run(apart.call(SYNC, go.wait, 0.05))
+except TimeoutError:
+    pass
+child = os.fork()
+if child == 0:
+    os._exit(run(apart.call(SYNC, lambda: 7, 20)))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+go.set()
+assert run(apart.call(SYNC, lambda: 8, 20)) == 8
+"""
+
+
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    """Those that hang in its parent take no place in it."""
+    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=50)
 
 
 def test_more_than_may_run_at_once_are_served_in_turn() -> None:

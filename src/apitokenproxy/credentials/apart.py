@@ -2,90 +2,91 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import SecretUnavailable
 
 T = TypeVar("T")
+_Task = tuple["Future[Any]", Callable[[], Any]]
 
 IDLE = 10.0
 """Seconds after which a thread that has nothing to do ends: to begin one costs more than most functions."""
 
 
 class Apart:
-    """Runs functions in at most `most` threads. One that hangs keeps its thread, and nobody who waits for it.
-
-    A forked child begins without any.
-    """
+    """Runs functions in at most `most` threads. One that hangs keeps its thread, and nobody who waits for it."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
-        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
-        self._idle = threading.Semaphore(0)
-        self._running = 0
-        self._pid = os.getpid()
+        self._threads = _Threads(most)
 
     async def call(self, colour: Colour, function: Callable[[], T], timeout: float) -> T:
         """Return what a function returns, or raise what it raises.
 
         Raises TimeoutError after `timeout` seconds, and SecretUnavailable when no thread can be started.
         """
+        threads = self._threads
+        if threads.pid != os.getpid():  # a forked child: its parent's threads are not here
+            threads = self._threads = _Threads(threads.most)
         future: Future[T] = Future()
-        self._begin(future, function)
         try:
+            threads.begin(future, function)
             return await colour.wait(future, timeout)
         finally:
             future.cancel()  # whoever waits no more need not be served
 
-    def _begin(self, future: "Future[Any]", function: Callable[[], Any]) -> None:
-        if self._pid != os.getpid():
-            self._begin_anew()
-        self._tasks.put((future, function))
-        if self._idle.acquire(blocking=False):
-            return
-        with self._lock:
-            if self._running == self._most:
+
+class _Threads:
+    """The threads of one process, and what waits for one."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.pid = os.getpid()
+        self._changed = threading.Condition()
+        self._tasks: deque[_Task] = deque()
+        self._running = 0
+        self._idle = 0
+
+    def begin(self, future: "Future[Any]", function: Callable[[], Any]) -> None:
+        with self._changed:
+            self._tasks.append((future, function))
+            if len(self._tasks) <= self._idle:
+                self._changed.notify()
+                return
+            if self._running == self.most:
                 return
             self._running += 1
         try:
             threading.Thread(target=self._work, name="apitokenproxy-auth", daemon=True).start()
         except RuntimeError:
-            with self._lock:
+            with self._changed:
                 self._running -= 1
-            future.cancel()
             raise SecretUnavailable("no thread can be started") from None
 
     def _work(self) -> None:
-        while True:
-            while self._work_once():
-                pass
-            with self._lock:
-                if self._tasks.empty():  # what was put there just now may have found all threads running
-                    self._running -= 1
-                    return
+        while self._work_once():  # what was done is not held while there is nothing to do
+            pass
 
     def _work_once(self) -> bool:
-        """Run one function; False when there is none, and nobody counts on this thread."""
-        try:
-            task = self._tasks.get_nowait()
-        except Empty:
-            self._idle.release()
-            try:
-                task = self._tasks.get(timeout=IDLE)
-            except Empty:
-                if self._idle.acquire(blocking=False):
-                    return False
-                task = self._tasks.get()
-        _run(*task)
-        return True
+        task = self._next()
+        if task is not None:
+            _run(*task)
+        return task is not None
+
+    def _next(self) -> _Task | None:
+        """Return what is to be done next; None when there has been nothing for a while."""
+        with self._changed:
+            if not self._tasks:
+                self._idle += 1
+                self._changed.wait_for(lambda: self._tasks, IDLE)
+                self._idle -= 1
+            if self._tasks:
+                return self._tasks.popleft()
+            self._running -= 1
+            return None
 
 
 def _run(future: "Future[Any]", function: Callable[[], Any]) -> None:
