@@ -36,6 +36,7 @@ from apitokenproxy.secrets.azure import AzureClients, AzureSecretsProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.secrets.gcp import GcpSecretsProvider
+from apitokenproxy.secrets.kms import AwsKmsProvider
 from apitokenproxy.secrets.sealed import SealedProvider
 from apitokenproxy.secrets.sealed_file import MasterKey, Place, SealedFile, new_master_key
 from apitokenproxy.secrets.ssm import AwsParametersProvider
@@ -184,6 +185,12 @@ def ssm() -> tuple[Hostile, Callable[[str], Any]]:
     return hostile, lambda url: AwsParametersProvider(endpoint=url, timeout=TIMEOUT)
 
 
+def kms() -> tuple[Hostile, Callable[[str], Any]]:
+    said = {"KeyId": "arn:x", "Plaintext": base64.b64encode(MATERIAL.encode()).decode()}
+    hostile = Hostile(called(decrypt="Decrypt"), {"decrypt": Good(said)})
+    return hostile, lambda url: AwsKmsProvider(endpoint=url, timeout=TIMEOUT)
+
+
 def gcp() -> tuple[Hostile, Callable[[str], Any]]:
     said = {
         "name": "projects/1/secrets/app/versions/3",
@@ -231,6 +238,7 @@ PLACES: dict[str, tuple[Any, str, list[str]]] = {
     "vault, leased": (vault_leased, "secret/data/app#key", ["mount", "read"]),
     "aws": (aws, "app", ["get"]),
     "ssm": (ssm, "/app", ["get"]),
+    "kms": (kms, "{file}", ["decrypt"]),
     "gcp": (gcp, "my-project/app", ["access"]),
     "azure": (azure, "team/app", ["challenge", "get"]),
 }
@@ -246,6 +254,7 @@ BETTER = {
     # What such a call is asked for is not needed to serve the request, or is there in spite of all.
     ("aws", "get"): _WHOLE,
     ("ssm", "get"): _WHOLE,
+    ("kms", "decrypt"): _WHOLE,
     ("vault by token", "look"): {"403 and the secret": "", "a deep secret": "", "invalid UTF-8": ""},
 }
 """Where the right secret is sent all the same."""
@@ -281,7 +290,8 @@ def running(
         else:
             provider = make(url or hostile.url)
             provider.ttl = 0.0
-            world = World(colour, Bearer(f"place:{PLACES[place][1]}"), log, place=provider)
+            reference = PLACES[place][1].replace("{file}", trust[0])  # any file will do
+            world = World(colour, Bearer(f"place:{reference}"), log, place=provider)
         yield hostile, world
         world.proxy.close()
 
@@ -471,7 +481,9 @@ def test_whatever_stands_in_place_of_sealed_secrets_or_their_key_the_request_is_
     written = new_master_key()
     (tmp_path / "master").write_text(written)
     SealedFile(tmp_path / "sealed").put(Place("acme", "api"), MATERIAL, MasterKey(Secret(written)))
-    provider, path = SealedProvider(str(tmp_path / "sealed"), [f"file:{tmp_path / 'master'}"]), tmp_path / spoiled
+    keys, path = FileProvider(), tmp_path / spoiled
+    keys.ttl = 0.0
+    provider = SealedProvider(str(tmp_path / "sealed"), [f"file:{tmp_path / 'master'}"], providers={"file": keys})
     provider.ttl = 0.0
     world, good = World(colour, Bearer("place:acme/api"), log, place=provider), path.read_bytes()
     cut = {f"cut to {length}": _content(good[:length]) for length in range(1, len(good) - 2, 7)}
