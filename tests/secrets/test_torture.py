@@ -24,7 +24,7 @@ from azure.keyvault.secrets._shared import http_challenge_cache
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceRestTransport
-from places import closed_port
+from places import away, closed_port
 from secret_calls import COLOURS, MATERIAL
 from torture import GARBAGE, WAYS, Good, Hostile, http, mutations, serving
 
@@ -44,6 +44,8 @@ from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.secrets.vault_login import VaultAppRole, VaultToken
 from apitokenproxy.testing import FixedSecrets, MemoryAudit
 from leaks.forms import assert_clean
+
+__all__ = ["away"]
 
 TIMEOUT = 1.0
 KEY = "aws-key/4be0c7a1935d82f6aws-key"
@@ -328,6 +330,18 @@ def test_where_nobody_listens_the_request_is_refused(
         assert world.ask() == "secret_unavailable"
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("place", ["vault by token", "oauth2"])
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(
+    colour: str, place: str, log: pytest.LogCaptureFixture, trust: tuple[str, ssl.SSLContext], away: list[str]
+) -> None:
+    """In its time, so that it holds no place: else nothing could be asked for again before it ended."""
+    _, _, slow, _ = away
+    with running(place, colour, log, trust, slow) as (_, world):
+        assert world.ask() == "secret_unavailable"
+        assert "ReadTimeout" in world.audit.records[0].reason
+
+
 @pytest.mark.parametrize(("place", "call"), EVERY_CALL)
 def test_an_answer_of_other_types_is_refused_or_changes_nothing(
     place: str, call: str, log: pytest.LogCaptureFixture, trust: tuple[str, ssl.SSLContext]
@@ -470,6 +484,29 @@ def test_whatever_stands_in_a_files_place_the_request_is_refused(
     path.unlink()
     assert world.ask() == "secret_missing"
     world.proxy.close()
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_whatever_stands_in_place_of_a_login_nobody_waits_for_it(
+    colour: str, log: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The file of a Vault token: what cannot be one is refused, and what could be is Vault's to judge."""
+    path, (hostile, _) = tmp_path / "token", vault_by_token()
+    with serving(hostile):
+        provider = VaultProvider(hostile.url, login=VaultToken(file=str(path)), timeout=TIMEOUT)
+        provider.ttl = 0.0
+        world = World(colour, Bearer("place:secret/app#key"), log, place=provider)
+        for name, make in ON_DISK.items():
+            swapped(path, make)
+            world.forget("look")
+            assert world.ask() in {"", "secret_unavailable"}, name
+            swapped(path, _content(TOKEN.encode()))
+            world.forget("look")
+            assert world.ask() == "", name
+        path.unlink()
+        world.forget("look")
+        assert world.ask() == "secret_unavailable"
+        world.proxy.close()
 
 
 @pytest.mark.parametrize("colour", COLOURS)
