@@ -50,6 +50,7 @@ from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.secrets.gcp import GcpSecretsProvider
 from apitokenproxy.secrets.keyring import KeyringProvider
+from apitokenproxy.secrets.kms import AwsKmsProvider
 from apitokenproxy.secrets.sealed import SealedProvider
 from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.secrets.vault import VaultProvider
@@ -190,6 +191,7 @@ def test_every_provider_is_in_the_table_with_its_ttl() -> None:
         "vault": VaultProvider,
         "aws": AwsSecretsProvider,
         "ssm": AwsParametersProvider,
+        "kms": AwsKmsProvider,
         "sealed": SealedProvider,
         "keyring": KeyringProvider,
         "gcp": GcpSecretsProvider,
