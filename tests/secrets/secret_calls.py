@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, nonblocking, run
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import NoSecretForCaller, SecretUnavailable
 from apitokenproxy.messages import Caller, Secret
 from apitokenproxy.secrets.cache import Secrets
 
@@ -52,7 +52,7 @@ def revealed(secrets: Secrets, colour: str, reference: str, caller: Caller = ACM
 
 def refusal(secrets: Secrets, colour: str, reference: str, caller: Caller = ACME) -> str:
     """Return why a secret cannot be had."""
-    with pytest.raises(SecretUnavailable) as refused:
+    with pytest.raises((NoSecretForCaller, SecretUnavailable)) as refused:
         read(secrets, colour, reference, caller)
     assert str(refused.value) == refused.value.detail
     return refused.value.detail

@@ -321,11 +321,11 @@ def test_a_tenant_that_is_not_plain_gets_no_answer() -> None:
         credential=Bearer("naming:{tenant}"),
         transport=httpx.MockTransport(lambda _: httpx.Response(200)),
     )
-    assert (answer.status_code, answer.headers["X-Proxy-Error"]) == (503, "secret_unavailable")
+    assert (answer.status_code, answer.headers["X-Proxy-Error"]) == (403, "no_secret_for_caller")
     assert "plain name" not in answer.text
     [record] = audit.records
     assert (record.code, record.reason, record.sent) == (
-        "secret_unavailable",
+        "no_secret_for_caller",
         "the caller's tenant is not a plain name, so no secret is looked up for it",
         False,
     )

@@ -25,7 +25,7 @@ from pathlib import Path
 from attrs import evolve
 
 from apitokenproxy._colour import ASYNC, Colour, run
-from apitokenproxy.errors import PoolFull, SecretUnavailable, UpstreamFailure, UpstreamTimeout
+from apitokenproxy.errors import NoSecretForCaller, PoolFull, UpstreamFailure, UpstreamTimeout
 from apitokenproxy.forwarders.connection import Connection, next_of
 from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import IDLE_SECONDS, Pool
@@ -134,14 +134,14 @@ class WireForwarder:
 
 
 def _own_origin(origin: Origin, tenant: str) -> Origin:
-    """Return an origin to which a tenant shows its own certificate. Raises SecretUnavailable when it has none."""
+    """Return an origin to which a tenant shows its own certificate. Raises NoSecretForCaller when it has none."""
     file = fill_in(origin.client_certificate or "", tenant=tenant)
     try:
         there = Path(file).is_file()  # asked each time: whose file is taken away is refused at once
     except OSError:
         there = False
     if not there:
-        raise SecretUnavailable(f"the tenant has no client certificate: {file} cannot be found")
+        raise NoSecretForCaller(f"the tenant has no client certificate: {file} cannot be found")
     return evolve(origin, client_certificate=file)
 
 
