@@ -19,7 +19,7 @@ class JsonFile:
     def fetch(self, reference: str) -> Secret:
         try:
             return Secret(json.loads(self._path.read_text())[reference])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise SecretUnavailable(f"{self._path} has no secret {reference}") from None
 
 

@@ -119,7 +119,7 @@ class Exchange:
             caller.generation if caller else 0,
             caller.derived if caller else "",
             self.grant.rule if self.grant else "",
-            self.credential.version if self.credential else "",
+            self.credential.name if self.credential else "",
             self.status,
             self.code,
             self.reason,

@@ -263,10 +263,11 @@ class SecretReader(Protocol):
     def colour(self) -> Colour:
         """The colour."""
 
-    def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+    def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
         """Return the function that reads `reference` for a caller.
 
-        `{tenant}` and `{subject}` in it are filled in from the verified caller and nothing else.
+        `{tenant}` and `{subject}` in it are filled in from the verified caller and nothing else. What it reads
+        is refused with SecretUnavailable if it is not of one line; `lines` is for what never stands in a header.
         Raises ConfigurationError for a reference that no provider knows.
         """
 

@@ -68,20 +68,23 @@ class HiddenText(str):
 class Secret:
     """Raw material from a secret provider. It cannot be printed, formatted, pickled or copied.
 
-    `reveal()` is the one way to the bytes, so that a search for it finds every use. Material that
-    cannot stand in a header (control characters, as a stray newline from a file) is refused.
+    `reveal()` is the one way to the bytes, so that a search for it finds every use. `one_line` tells whether
+    they may stand in a header: no control character is among them, as a stray newline from a file.
     `version` names the material without telling anything about it. `good_for` (seconds from when it was
     asked for) is for what ends by itself, as a lease does: it is never used longer, not even in an outage.
+
+    Raises ValueError for material that is empty or is text that UTF-8 cannot write.
     """
 
-    __slots__ = ("_material", "good_for", "version")
+    __slots__ = ("_material", "good_for", "one_line", "version")
 
     def __init__(self, material: str | bytes, *, version: str = "", good_for: float | None = None) -> None:
-        raw = material.encode() if isinstance(material, str) else bytes(material)
-        if not raw or any(byte < 32 or byte == 127 for byte in raw):  # noqa: PLR2004 - ASCII controls
-            message = "a secret must not be empty and must not hold control characters or newlines"
+        raw = material.encode() if isinstance(material, str) else bytes(memoryview(material))  # not of a number
+        if not raw:
+            message = "a secret must not be empty"
             raise ValueError(message)
         self._material = raw
+        self.one_line = not any(byte < 32 or byte == 127 for byte in raw)  # noqa: PLR2004 - ASCII controls
         self.version = version
         self.good_for = good_for
 
@@ -292,8 +295,10 @@ class Credential:
     """What makes the upstream accept the request: header fields and query parameters to add, and what is done last.
 
     Names and values are bytes as they will stand on the wire (query parameters already
-    percent-encoded). `version` names the secret's version for the audit record. `names` are those of
-    the header fields in lower case, `traces` the forms in which it must not come back in an answer.
+    percent-encoded). `version` names the versions of its secrets, `token` the short-lived token that was made
+    of them, where there is one, and `name` both, for the audit record; neither tells anything about them.
+    `names` are those of the header fields in lower case, `traces` the forms in which it must not come back in
+    an answer.
 
     Raises InternalFault for what cannot stand in a request, or would stand there twice.
     """
@@ -302,8 +307,14 @@ class Credential:
     query: tuple[tuple[bytes, Hidden], ...] = ()
     version: str = ""
     finish: tuple[Finish, ...] = ()
+    token: str = ""
+    name: str = field(init=False, eq=False)
     names: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
     traces: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
+
+    @name.default
+    def _name(self) -> str:
+        return f"{self.version}+{self.token}" if self.token else self.version
 
     @names.default
     def _names(self) -> tuple[bytes, ...]:

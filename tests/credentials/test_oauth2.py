@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ from urllib.parse import parse_qs
 
 import pytest
 from attrs import Factory, define
-from credential_calls import ACME, COLOURS, call
+from credential_calls import ACME, COLOURS, call, credential
 
-from apitokenproxy import ConfigurationError, Credential, OAuth2ClientCredentials
+from apitokenproxy import ConfigurationError, Credential, Header, OAuth2ClientCredentials
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.secrets.cache import Secrets
@@ -109,8 +110,14 @@ def test_a_request_carries_the_token_that_was_given(endpoint: Endpoint, colour: 
     assert form == {"grant_type": ["client_credentials"], "scope": ["read write"], "audience": ["api"]}
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"me%3A1:s3cret%2F%2B0f7a9c2e51d8"
     assert done.sent[0].values(b"authorization") == [b"Bearer token-1-" + b"x" * 20]
-    assert "token-1" not in done.record.credential
-    assert "+" in done.record.credential
+    assert re.fullmatch(r"fixed#1\+[0-9a-f]{8}", done.record.credential)
+
+
+def test_a_token_among_other_credentials_is_named_after_the_secrets(endpoint: Endpoint) -> None:
+    """So that each secret's version stands where it stood."""
+    made = credential("sync", Header("X-Partner", "fixed:partner"), kind(endpoint), key=MATERIAL, partner="p")
+    assert (made.version, made.name) == ("fixed#1,fixed#2", f"fixed#1,fixed#2+{made.token}")
+    assert len(made.token) == 8
 
 
 def test_the_secret_may_go_into_the_form(endpoint: Endpoint, colour: str) -> None:
@@ -153,6 +160,8 @@ def test_another_secret_is_another_token(endpoint: Endpoint, colour: str) -> Non
         (200, {"access_token": "x", "token_type": "mac"}),
         (200, {"access_token": "x", "expires_in": 0}),
         (200, {"access_token": "x", "expires_in": "soon"}),
+        (200, {"access_token": "x", "expires_in": True}),
+        (200, {"access_token": "x", "expires_in": "9" * 5000}),
         (200, {"access_token": "x\r\ny"}),
         (200, {"access_token": "\u00fc"}),
         (200, b"x" * 100_000),
@@ -193,11 +202,22 @@ def test_what_is_wrong_is_said_when_it_is_built(endpoint: Endpoint, terms: Any, 
         kind(endpoint, **terms)
 
 
-def test_a_fault_is_told_to_all_who_wait_and_not_remembered(endpoint: Endpoint, colour: str) -> None:
-    """The next request asks again."""
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_endpoint_is_not_flooded_with_what_it_refuses(endpoint: Endpoint, colour: str, status: int) -> None:
+    """A fault is told to all who wait, and to whoever comes within the next second."""
     one = kind(endpoint)
-    endpoint.status = 400
-    with pytest.raises(SecretUnavailable):
-        obtained(one, colour, 20)
-    endpoint.status = 200
-    assert obtained(one, colour)[0].headers
+    endpoint.status = status
+    for _ in range(3):
+        with pytest.raises(SecretUnavailable, match=f"status {status}"):
+            obtained(one, colour, 300)
+    assert len(endpoint.asked) == 1
+    assert call(colour, one, key="another").answer.status_code == 503
+    assert len(endpoint.asked) == 2
+
+
+def test_a_code_of_the_standard_is_told(endpoint: Endpoint, colour: str) -> None:
+    """It says what to mend; any other text does not get into the record."""
+    endpoint.status, endpoint.answer = 400, {"error": "invalid_scope", "error_description": MATERIAL}
+    assert call(colour, kind(endpoint), key=MATERIAL).record.reason.endswith("status 400, invalid_scope")
+    endpoint.answer = {"error": MATERIAL}
+    assert call(colour, kind(endpoint), key=MATERIAL).record.reason.endswith("status 400")

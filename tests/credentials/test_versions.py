@@ -160,8 +160,8 @@ class Clocked:
         self.versions = Versions("api", self.get, lambda _: None, self.get_previous, lambda: self.now)
 
     @staticmethod
-    def made(version: str) -> Credential:
-        return Credential(headers=((b"X-Key", Hidden(version.encode())),), version=version)
+    def made(version: str, token: str = "") -> Credential:
+        return Credential(headers=((b"X-Key", Hidden(version.encode())),), version=version, token=token)
 
     async def get(self, _caller: Caller) -> Credential:
         return self.current
@@ -185,6 +185,19 @@ def test_a_failing_version_is_tried_again_after_a_minute() -> None:
     assert world.obtained() == "v0"
     world.current = world.made("v2")
     assert world.obtained() == "v2"
+
+
+def test_another_token_of_the_same_secret_is_another_credential() -> None:
+    """It is tried when the one before was refused, and begins with a clean slate."""
+    world = Clocked()
+    refused = world.current = world.made("v1", "t1")
+    assert run(world.versions.instead(Caller("acme"), refused)) is world.before
+    world.current = world.made("v1", "t2")
+    assert run(world.versions.instead(Caller("acme"), refused)) is world.current
+    run(world.versions.worked(Caller("acme"), world.current, world.before))
+    assert world.obtained() == "v0"
+    world.current = world.made("v1", "t3")
+    assert world.obtained() == "v1"
 
 
 def test_a_new_version_that_works_says_nothing_of_the_one_before() -> None:

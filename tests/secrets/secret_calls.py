@@ -30,18 +30,18 @@ class Hand:
         return self.now
 
 
-def read(secrets: Secrets, colour: str, reference: str, caller: Caller = ACME) -> Secret:
+def read(secrets: Secrets, colour: str, reference: str, caller: Caller = ACME, *, lines: bool = False) -> Secret:
     """Read a reference once, in one colour."""
-    [secret] = read_all(secrets, colour, [(reference, caller)])
+    [secret] = read_all(secrets, colour, [(reference, caller)], lines=lines)
     return secret
 
 
-def read_all(secrets: Secrets, colour: str, asked: list[tuple[str, Caller]]) -> list[Secret]:
+def read_all(secrets: Secrets, colour: str, asked: list[tuple[str, Caller]], *, lines: bool = False) -> list[Secret]:
     """Read several references one after another, in one colour."""
     bound = secrets.bind(ASYNC if colour == "async" else SYNC)
 
     async def ask() -> list[Secret]:
-        return [await bound.reader(reference)(caller) for reference, caller in asked]
+        return [await bound.reader(reference, lines=lines)(caller) for reference, caller in asked]
 
     return asyncio.run(ask()) if colour == "async" else run(ask())
 

@@ -132,8 +132,8 @@ class TestAzure(SecretProviderConformance):
         return ["team/nothing", f"{there}@7", f"{there}x", "team/disabled", *malformed]
 
     def garbage(self) -> Sequence[str]:
-        lines, number = self.vault.put("lines", f"{MATERIAL}\n"), self.vault.put("number", '{"key": 5}')
-        return [lines, f"{lines}#key", f"{number}#key", self.vault.put("large", MATERIAL * 3000)]
+        text, number = self.vault.put("text", MATERIAL), self.vault.put("number", '{"key": 5}')
+        return [f"{text}#key", f"{number}#key", self.vault.put("large", MATERIAL * 3000)]
 
     def away(self) -> Sequence[tuple[SecretProvider, str]]:
         return [(provider_at(url, self.ca, timeout=0.3), "team/x") for url in self.places]

@@ -38,7 +38,7 @@ UNUSABLE = {
     "unset": (None, f"environment variable {NAME} is not set; export it before starting"),
     "empty": ("", f"environment variable {NAME} is not set; export it before starting"),
     **{
-        name: (value, f"environment variable {NAME} holds a control character or newline; set it again without")
+        name: (value, f"env:{NAME} holds a newline or control character; write it again without")
         for name, value in {
             "a newline at the end": f"{MATERIAL}\n",
             "a carriage return": f"{MATERIAL}\r",

@@ -115,11 +115,18 @@ def test_what_it_prints_is_the_secret(colour: str, printed: str, expected: bytes
     assert expected == revealed(secrets(), colour, f"exec:printf {shlex.quote(printed)}")
 
 
-@pytest.mark.parametrize("printed", ["", r"\n", r"\n\n", r"key\n\n", r"a\nkey\n", r"key\0", r"a\tkey", r"\033key"])
+@pytest.mark.parametrize("printed", ["", r"\n", r"\r\n"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_nothing_is_refused(colour: str, printed: str) -> None:
+    """A program that found nothing may still say that all went well."""
+    assert refusal(secrets(), colour, f"exec:printf {shlex.quote(printed)}") == "exec: printf printed nothing"
+
+
+@pytest.mark.parametrize("printed", [r"\n\n", r"key\n\n", r"a\nkey\n", r"key\0", r"a\tkey", r"\033key"])
 @pytest.mark.parametrize("colour", COLOURS)
 def test_what_is_not_one_line_is_refused(colour: str, printed: str) -> None:
-    """Nothing is guessed and nothing repaired."""
-    expected = "exec: printf printed nothing, or several lines"
+    """Nothing is guessed and nothing repaired; the command's arguments are not shown."""
+    expected = "exec:printf holds a newline or control character; write it again without"
     assert expected == refusal(secrets(), colour, f"exec:printf {shlex.quote(printed)}")
 
 

@@ -54,12 +54,18 @@ def test_a_files_bytes_are_the_secret(
     assert expected == revealed(secrets, colour, f"file:{tmp_path}/key")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_an_empty_file_is_refused(secrets: Secrets, tmp_path: Path, colour: str, content: bytes) -> None:
+    """As one is that is written in two steps, between them."""
+    (tmp_path / "key").write_bytes(content)
+    expected = f"secret file {tmp_path}/key is empty; it must hold the secret alone"
+    assert expected == refusal(secrets, colour, f"file:{tmp_path}/key")
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"\n",
-        b"\r\n",
         b"\n\n",
         KEY + b"\n\n",
         KEY + b"\r\r\n",
@@ -78,7 +84,7 @@ def test_a_file_that_does_not_hold_the_secret_alone_is_refused(
 ) -> None:
     """Nothing is guessed and nothing repaired: a second newline is as good as a second line."""
     (tmp_path / "key").write_bytes(content)
-    expected = f"secret file {tmp_path}/key is empty or has several lines; it must hold the secret alone"
+    expected = f"file:{tmp_path}/key holds a newline or control character; write it again without"
     assert expected == refusal(secrets, colour, f"file:{tmp_path}/key")
 
 

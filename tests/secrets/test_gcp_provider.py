@@ -105,9 +105,9 @@ class TestGcp(SecretProviderConformance):
         ]
 
     def garbage(self) -> Sequence[str]:
-        lines = self.manager.put("lines", f"{MATERIAL}\n".encode())
+        text = self.manager.put("text", MATERIAL.encode())
         number = self.manager.put("number", b'{"key": 5}')
-        return [lines, f"{lines}#key", f"{number}#key", self.manager.put("large", MATERIAL.encode() * 3000)]
+        return [f"{text}#key", f"{number}#key", self.manager.put("large", MATERIAL.encode() * 3000)]
 
     def away(self) -> Sequence[tuple[SecretProvider, str]]:
         return [(provider_at(url, 0.3), "my-project/x") for url in self.places]

@@ -1,20 +1,21 @@
 """References: which place they name, what stands in their braces, and which are refused."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from secret_calls import COLOURS, read, read_all, refusal
+from secret_calls import ACME, COLOURS, Changing, Hand, read, read_all, refusal, revealed
 
-from apitokenproxy import Bearer, Caller, ConfigurationError, Proxy, Rule, Secret, Upstream, nonblocking
+from apitokenproxy import Bearer, Caller, ConfigurationError, Credential, Proxy, Rule, Secret, Upstream, nonblocking
 from apitokenproxy._colour import ASYNC, SYNC
-from apitokenproxy.messages import Request
+from apitokenproxy.messages import Hidden, Request
 from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
-from apitokenproxy.testing import MemoryAudit
+from apitokenproxy.testing import FixedSecrets, MemoryAudit
 
 TOKEN = "ghp_S3cretS3cretS3cret"
 
@@ -33,6 +34,92 @@ class Naming:
 
 def all_providers() -> Secrets:
     return Secrets({"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider(), "naming": Naming()})
+
+
+# --- several lines --------------------------------------------------------------------------
+
+KEY_FILE = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIM\n-----END PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize("reference", ["changing:x", "changing:{tenant}"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_who_needs_a_secret_of_several_lines_says_so(colour: str, reference: str) -> None:
+    """The same secret is refused for all else, where it would end a header and begin another; it is not shown."""
+    provider = Changing(KEY_FILE)
+    secrets = Secrets({"changing": provider})
+    assert read(secrets, colour, reference, lines=True).reveal() == KEY_FILE.encode()
+    named = reference.replace("{tenant}", ACME.tenant)
+    assert refusal(secrets, colour, reference) == (
+        f"{named} holds a newline or control character; write it again without"
+    )
+    assert provider.fetched == 1
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_what_was_refused_for_its_lines_is_read_again(colour: str) -> None:
+    """So that it works again when it was mended, and not when its time to live is over; at most once a second."""
+    clock, provider = Hand(), Changing(KEY_FILE, ttl=300.0)
+    secrets = Secrets({"changing": provider}, clock=clock)
+    refusal(secrets, colour, "changing:x")
+    clock.now, provider.material = 0.5, "one line"
+    refusal(secrets, colour, "changing:x")
+    clock.now = 1.5
+    refusal(secrets, colour, "changing:x")
+    assert (revealed(secrets, colour, "changing:x"), provider.fetched) == (b"one line", 2)
+
+
+class Signs:
+    """A credential kind that signs with a key of several lines."""
+
+    place = "header X-Signature"
+
+    def __init__(self, *, lines: bool) -> None:
+        self.lines = lines
+
+    def bind(self, secrets: Any) -> Callable[[Caller], Any]:
+        read = secrets.reader("keys:key", lines=self.lines)
+
+        async def obtain(caller: Caller) -> Credential:
+            return Credential(headers=((b"X-Signature", Hidden(b"%d" % len((await read(caller)).reveal()))),))
+
+        return obtain
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("lines", [True, False])
+def test_what_a_credential_kind_says_of_lines_holds_in_the_proxy(colour: str, lines: bool) -> None:
+    """For its requests, and for the check that reads every secret."""
+    sent: list[str] = []
+
+    def upstream(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["X-Signature"])
+        return httpx.Response(200)
+
+    async def aupstream(request: httpx.Request) -> httpx.Response:
+        return upstream(request)
+
+    transport = httpx.MockTransport(upstream if colour == "sync" else aupstream)
+    proxy = Proxy(
+        upstreams=[Upstream("api", "https://api.example.com", credential=Signs(lines=lines), transport=transport)],
+        rules=[Rule("all", effect="allow")],
+        audit=MemoryAudit(),
+        secret_providers={"keys": FixedSecrets(key=KEY_FILE)},
+    )
+    told = "upstreams.api.credential: keys:key holds a newline or control character; write it again without"
+    assert proxy.missing_secrets() == ([] if lines else [told])
+    token = proxy.tokens.issue(tenant="acme").token
+
+    async def get() -> int:
+        async with httpx.AsyncClient(transport=proxy.async_transport(token)) as client:
+            return (await client.get("http://proxy/api/x")).status_code
+
+    if colour == "sync":
+        with httpx.Client(transport=proxy.transport(token)) as client:
+            status = client.get("http://proxy/api/x").status_code
+    else:
+        status = asyncio.run(get())
+    proxy.close()
+    assert (status, sent) == ((200, [str(len(KEY_FILE))]) if lines else (503, []))
 
 
 # --- who is calling -------------------------------------------------------------------------

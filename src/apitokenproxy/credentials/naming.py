@@ -1,6 +1,7 @@
-"""Names that credentials put on a request, checked when they are configured."""
+"""Names that credentials put on a request, and the endpoints they ask, checked when they are configured."""
 
 import re
+from urllib.parse import urlsplit
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.wire import NEVER_INJECTED
@@ -21,3 +22,15 @@ def parameter_name(name: str) -> bytes:
     if not _PARAMETER.fullmatch(name):
         raise ConfigurationError(f"query parameter {name!r}: use letters, digits and . _ ~ -")
     return name.encode()
+
+
+def endpoint(kind: str, key: str, url: str, *, allow_private: bool) -> None:
+    """Raise ConfigurationError for what is no https URL; with `allow_private`, plain http is one too."""
+    schemes = {"https", "http"} if allow_private else {"https"}
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"credential {kind}: {key} {url!r} must be an https URL")

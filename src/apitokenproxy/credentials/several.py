@@ -22,7 +22,7 @@ def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtai
     )
 
     def expire(caller: Caller) -> None:
-        for reference in noting.references:
+        for reference, _ in noting.noted:
             secrets.expire(reference, caller)
         for kind in kinds:
             if hasattr(kind, "expire"):
@@ -40,10 +40,10 @@ async def unreadable(kinds: Kinds, secrets: SecretReader) -> list[str]:
                 kind.bind(noting)
         except ConfigurationError as error:
             problems.append(str(error))
-    for reference in noting.references:
+    for reference, lines in noting.noted:
         if "{" not in reference:
             try:
-                await secrets.reader(reference)(Caller(tenant=""))
+                await secrets.reader(reference, lines=lines)(Caller(tenant=""))
             except (ConfigurationError, ProxyError) as error:
                 problems.append(str(error))
     return problems
@@ -55,11 +55,11 @@ class _Noting:
     def __init__(self, secrets: SecretReader) -> None:
         self._secrets = secrets
         self.colour = secrets.colour
-        self.references: list[str] = []
+        self.noted: list[tuple[str, bool]] = []
 
-    def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
-        read = self._secrets.reader(reference)
-        self.references.append(reference)
+    def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
+        read = self._secrets.reader(reference, lines=lines)
+        self.noted.append((reference, lines))
         return read
 
     def expire(self, reference: str, caller: Caller) -> None:
@@ -76,5 +76,6 @@ def _joined(made: list[Credential]) -> Credential:
         headers=tuple(field for credential in made for field in credential.headers),
         query=tuple(field for credential in made for field in credential.query),
         version=",".join(credential.version for credential in made),
+        token=",".join(credential.token for credential in made if credential.token),
         finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
     )

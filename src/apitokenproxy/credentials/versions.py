@@ -52,7 +52,7 @@ class Versions:
 
     async def _working(self, caller: Caller) -> Credential:
         credential = await self._current(caller)
-        if self._failing and self._previous and self._failing.get(credential.version, 0.0) > self._timer():
+        if self._failing and self._previous and self._failing.get(credential.name, 0.0) > self._timer():
             return await self._previous(caller)
         return credential
 
@@ -60,20 +60,20 @@ class Versions:
         """Return what may be tried once in the place of a credential that the upstream refused; None: nothing."""
         self._expire(caller)
         for obtain in (self._current, self._previous):
-            if obtain is not None and (other := await obtain(caller)).version != refused.version:
+            if obtain is not None and (other := await obtain(caller)).name != refused.name:
                 return other
         return None
 
     async def worked(self, caller: Caller, refused: Credential, instead: Credential) -> None:
         """Take note that the upstream accepted another credential in the place of one that it refused."""
-        if self._previous is None or (await self._current(caller)).version != refused.version:
+        if self._previous is None or (await self._current(caller)).name != refused.name:
             return
         with self._lock:
-            known = refused.version in self._failing
-            self._failing.pop(refused.version, None)
+            known = refused.name in self._failing
+            self._failing.pop(refused.name, None)
             while len(self._failing) >= _MOST_FAILING:
                 del self._failing[next(iter(self._failing))]
-            self._failing[refused.version] = self._timer() + FAILING
+            self._failing[refused.name] = self._timer() + FAILING
         if not known:
             told = "upstream %s refuses its credential (version %s) and accepts the previous one (%s), which is used"
-            _log.warning(told, self._name, refused.version, instead.version)
+            _log.warning(told, self._name, refused.name, instead.name)

@@ -2,8 +2,8 @@
 
 Rules:
 1. Keys come over https from the address that was named, or from the issuer's own metadata (OpenID Connect
-   Discovery 1.0), whose `issuer` must be the one that was asked. No redirect is followed, no proxy of the
-   environment used, and no more than 256 KiB is read.
+   Discovery 1.0), whose `issuer` must be the one that was asked; `asking.py` says how. No more than 256 KiB
+   are read.
 2. They are fetched once however many ask, and renewed every five minutes. While nobody answers, those
    that were fetched last go on for `outage` seconds; then requests get 503.
 3. A key that is not there may be new: then, at most once in ten seconds, all are fetched again.
@@ -11,16 +11,16 @@ Rules:
 """
 
 import base64
-import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import httpx
 from attrs import frozen
 
 from apitokenproxy._colour import Colour
+from apitokenproxy.asking import ask
 from apitokenproxy.errors import ConfigurationError, KeysUnavailable
 from apitokenproxy.loading import Loaded, Loads
 
@@ -114,31 +114,14 @@ class JwkSet:
 
     def _fetch(self) -> Loaded[Keys]:
         """Fetch the keys. Raises KeysUnavailable."""
-        with httpx.Client(trust_env=False, timeout=_TIMEOUT) as client:
-            url = self._url or self._url_in(self._get(client, self._issuer.rstrip("/") + _METADATA))
-            said = self._get(client, url)
-        return Loaded(self._read(said), TTL)
+        url = self._url or self._url_in(self._get(self._issuer.rstrip("/") + _METADATA))
+        return Loaded(self._read(self._get(url)), TTL)
 
-    def _get(self, client: httpx.Client, url: str) -> dict[str, Any]:
-        body = b""
-        try:
-            with client.stream("GET", url, headers={"accept": "application/json"}) as answer:
-                for chunk in answer.iter_bytes():
-                    body += chunk
-                    if len(body) > _LARGEST:
-                        raise KeysUnavailable(f"{url} answers with more than 256 KiB")
-                status = answer.status_code
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise KeysUnavailable(f"{url} cannot be fetched: {type(error).__name__}", outage=True) from None
-        if status != httpx.codes.OK:
-            raise KeysUnavailable(f"{url} answers with status {status}", outage=True)
-        try:
-            said = json.loads(body)
-        except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise KeysUnavailable(f"{url} does not answer with a JSON object", outage=True)
-        return said
+    def _get(self, url: str) -> dict[str, Any]:
+        answer = ask("GET", url, error=KeysUnavailable, most=_LARGEST, seconds=_TIMEOUT)
+        if answer.status != HTTPStatus.OK:
+            raise KeysUnavailable(f"{url} answers with status {answer.status}", outage=True)
+        return answer.said
 
     def _url_in(self, metadata: dict[str, Any]) -> str:
         url = metadata.get("jwks_uri")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count
+from typing import NoReturn
 
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
@@ -77,6 +78,12 @@ class _OfOneScheme(Loads[Secret]):
         at_most = float("inf") if secret.good_for is None else secret.good_for
         return Loaded(self._named(reference, secret), ttl, at_most)
 
+    def refuse_lines(self, reference: str) -> NoReturn:
+        """Refuse what cannot stand in a header, and read it anew for the next: it may have been mended by then."""
+        self.expire(reference)
+        shown = reference.strip().partition(" ")[0]  # of a command the program alone
+        raise SecretUnavailable(f"{self._scheme}:{shown} holds a newline or control character; write it again without")
+
     def _named(self, reference: str, secret: Secret) -> Secret:
         """Give it a version that tells nothing about it; keep the old object when nothing changed."""
         last = self.last(reference)
@@ -92,7 +99,7 @@ class _Reader:
         self._kept = kept
         self.colour = colour
 
-    def reader(self, reference: str) -> Callable[[Caller], Awaitable[Secret]]:
+    def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
         if not isinstance(reference, str):
             reference = ""  # told like any other that names no place
         scheme, colon, place = reference.partition(":")
@@ -112,13 +119,15 @@ class _Reader:
         if not _FIELD.search(place):
 
             async def read(_caller: Caller) -> Secret:
-                return kept(place) or await get(place, partial(fetch, place), colour)
+                secret = kept(place) or await get(place, partial(fetch, place), colour)
+                return secret if secret.one_line or lines else of_scheme.refuse_lines(place)
 
             return read
 
         async def read_for(caller: Caller) -> Secret:
             filled_in = _filled_in(place, caller)
-            return kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            return secret if secret.one_line or lines else of_scheme.refuse_lines(filled_in)
 
         return read_for
 

@@ -14,13 +14,8 @@ class EnvProvider:
 
     @nonblocking
     def fetch(self, reference: str) -> Secret:
-        """Return the variable's value. Raises SecretUnavailable when it is not set, empty or malformed."""
+        """Return the variable's value. Raises SecretUnavailable when it is not set or empty."""
         value = os.environ.get(reference)
         if not value:
             raise SecretUnavailable(f"environment variable {reference} is not set; export it before starting")
-        try:
-            return Secret(os.fsencode(value))
-        except ValueError:
-            raise SecretUnavailable(
-                f"environment variable {reference} holds a control character or newline; set it again without"
-            ) from None
+        return Secret(os.fsencode(value))

@@ -53,10 +53,10 @@ class ExecProvider:
             raise SecretUnavailable(f"exec: {program} printed more than 64 KiB")
         if process.returncode:
             raise SecretUnavailable(f"exec: {program} ended with status {process.returncode}")
-        try:
-            return Secret(output.removesuffix(b"\n").removesuffix(b"\r"))
-        except ValueError:
-            raise SecretUnavailable(f"exec: {program} printed nothing, or several lines") from None
+        material = output.removesuffix(b"\n").removesuffix(b"\r")
+        if not material:
+            raise SecretUnavailable(f"exec: {program} printed nothing")
+        return Secret(material)
 
 
 def _read(process: "subprocess.Popen[bytes]", timeout: float) -> bytes:

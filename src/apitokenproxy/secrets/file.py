@@ -31,9 +31,6 @@ class FileProvider:
         if len(material) > MAX_BYTES:
             raise SecretUnavailable(f"secret file {reference} is larger than 64 KiB; it must hold the secret alone")
         material = material.removesuffix(b"\n").removesuffix(b"\r")
-        try:
-            return Secret(material)
-        except ValueError:
-            raise SecretUnavailable(
-                f"secret file {reference} is empty or has several lines; it must hold the secret alone"
-            ) from None
+        if not material:
+            raise SecretUnavailable(f"secret file {reference} is empty; it must hold the secret alone")
+        return Secret(material)

@@ -23,9 +23,7 @@ def secret_in(held: str | bytes, key: str, *, place: str, version: str) -> Secre
     try:
         return Secret(material, version=version)
     except ValueError:
-        raise SecretUnavailable(
-            f"{place} is empty or holds a control character or newline; write it again without"
-        ) from None
+        raise SecretUnavailable(f"{place} is empty, or text that UTF-8 cannot write; write it again") from None
 
 
 def _under(held: str | bytes, key: str, place: str) -> str:

@@ -123,9 +123,8 @@ class VaultProvider:
         try:
             return Secret(value, version=version, good_for=good_for)
         except ValueError:
-            raise SecretUnavailable(
-                f"vault: {path}#{key} is empty or holds a control character or newline; write it again without"
-            ) from None
+            told = f"vault: {path}#{key} is empty, or text that UTF-8 cannot write; write it again"
+            raise SecretUnavailable(told) from None
 
     # --- reading ----------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ WITHIN = 10.0
 
 _MATERIAL = "s3cret/m4terial+0f7a9c2e51d84b06"
 _OTHER = "an0ther-m4terial~9b1c"
+_LINES = "-----BEGIN A KEY-----\nMC4CAQAwBQYDK2Vw\n\tBCIEIM\n-----END A KEY-----"
 
 
 class SecretProviderConformance:
@@ -47,7 +48,7 @@ class SecretProviderConformance:
         raise NotImplementedError
 
     def garbage(self) -> Sequence[str]:
-        """Return references to what is there and no secret: empty, of several lines, of another type, too large."""
+        """Return references to what is there and no secret: empty, of another type, too large."""
         return ()
 
     def away(self) -> Sequence[tuple[SecretProvider, str]]:
@@ -67,6 +68,11 @@ class SecretProviderConformance:
         for colour in _colours(provider):
             for _ in range(2):
                 assert _fetch(provider, reference, colour).reveal() == _MATERIAL.encode()
+
+    def test_a_secret_may_have_several_lines(self) -> None:
+        """As a private key has: every byte of it comes back, and who asked for it judges where it may stand."""
+        reference = self.put("lines", _LINES)
+        assert _fetch(self.make(), reference).reveal() == _LINES.encode()
 
     def test_secrets_are_kept_apart(self) -> None:
         """Each reference leads to its own."""

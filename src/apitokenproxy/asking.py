@@ -1,0 +1,135 @@
+"""Asking somebody else for a JSON object: bounded in bytes and in time, and nothing of the answer in a message.
+
+Rules:
+1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret.
+2. No more than `most` bytes are read, and `seconds` after the request began its connection is cut, whatever
+   it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
+3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
+   well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`).
+4. What an answer says is never told, for it may repeat what was sent; its status is.
+"""
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from attrs import field, frozen
+
+from apitokenproxy.errors import Unavailable
+
+MOST = 64 * 1024
+"""Bytes of an answer."""
+SECONDS = 10.0
+"""Within which an answer must be there."""
+
+
+@frozen
+class Answer:
+    """What was answered: the status, and the JSON object, which is empty for a refusal in any other form."""
+
+    status: int
+    said: dict[str, Any] = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status says that what was asked for is here."""
+        return httpx.codes.is_success(self.status)
+
+
+def ask(
+    method: str,
+    url: str,
+    *,
+    error: type[Unavailable],
+    headers: Mapping[str, str] | None = None,
+    form: Mapping[str, str] | None = None,
+    document: Mapping[str, Any] | None = None,
+    what: str = "",
+    most: int = MOST,
+    seconds: float = SECONDS,
+) -> Answer:
+    """Send a request, with a form or a JSON document, and return the answer.
+
+    `what` is how messages name who was asked; the URL, when it is left out. Raises `error`, with `outage` when
+    nobody answered.
+    """
+    what = what or url
+    sent = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "apitokenproxy"}
+    deadline = _Deadline(seconds)
+    body = b""
+    try:
+        with (
+            deadline,
+            httpx.Client(trust_env=False, timeout=seconds) as client,
+            client.stream(
+                method,
+                url,
+                headers=sent | dict(headers or {}),
+                data=form,
+                json=document,
+                extensions={"trace": deadline.trace},
+            ) as answer,
+        ):
+            for chunk in answer.iter_raw():
+                body += chunk
+                if len(body) > most:
+                    raise error(f"{what} answers with more than {most // 1024} KiB")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RuntimeError) as failure:
+        name = "it took too long" if deadline.passed else type(failure).__name__
+        raise error(f"{what} cannot be asked: {name}", outage=True) from None
+    if deadline.passed:  # where only the end of the connection says that the answer is whole
+        raise error(f"{what} cannot be asked: it took too long", outage=True)
+    return _read(what, answer.status_code, body, error)
+
+
+def _read(what: str, status: int, body: bytes, error: type[Unavailable]) -> Answer:
+    if status == httpx.codes.TOO_MANY_REQUESTS or httpx.codes.is_server_error(status):
+        raise error(f"{what} answers with status {status}", outage=True)
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    if isinstance(said, dict):
+        return Answer(status, said)
+    if httpx.codes.is_success(status):
+        raise error(f"{what} does not answer with a JSON object", outage=True)
+    return Answer(status, {})
+
+
+class _Deadline:
+    """Cuts the connection of a request when its time is over. httpx's own timeouts are of one read or write each."""
+
+    def __init__(self, seconds: float) -> None:
+        self.passed = False
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of the connection. The copy stays valid when TLS takes over the socket itself."""
+        if event == "connection.connect_tcp.complete":
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket").dup()
+            if self.passed:
+                self._cut()
+
+    def _cut(self) -> None:
+        self.passed = True
+        with self._lock, contextlib.suppress(OSError):
+            if self._socket is not None:
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None

@@ -1,0 +1,181 @@
+"""Asking for a JSON object: bounded in bytes and in time, and nothing of the answer in a message."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+import trustme
+
+from apitokenproxy.asking import ask
+from apitokenproxy.errors import KeysUnavailable, SecretUnavailable
+
+MATERIAL = "s3cret-0f7a9c2e51d84b06"
+
+
+def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@contextmanager
+def saying(say: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Run a server that does with each connection what it is told; yields its URL."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.02)
+
+        def serve() -> None:
+            while not ended.is_set():
+                with suppress(OSError):
+                    connection, _ = server.accept()
+                    with connection:
+                        say(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/token"
+        finally:
+            ended.set()
+            thread.join()
+
+
+def said(sent: bytes) -> Callable[[socket.socket], None]:
+    def say(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(sent)
+
+    return say
+
+
+def dripping(begin: bytes) -> Callable[[socket.socket], None]:
+    """Say a beginning at once, and then a byte at a time, for as long as somebody listens."""
+
+    def say(connection: socket.socket) -> None:
+        connection.recv(65536)
+        with suppress(OSError):
+            connection.sendall(begin)
+            for _ in range(1000):
+                connection.sendall(b" ")
+                time.sleep(0.02)
+
+    return say
+
+
+def refusal(url: str, **terms: Any) -> SecretUnavailable:
+    with pytest.raises(SecretUnavailable) as refused:
+        ask("POST", url, error=SecretUnavailable, **({"form": {"client_secret": MATERIAL}} | terms))
+    assert MATERIAL not in repr(refused.value) + refused.value.detail
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+    return refused.value
+
+
+def test_what_is_said_is_returned() -> None:
+    """The object, and the status; what is said is not shown."""
+    with saying(said(answer(b'{"a": "%s"}' % MATERIAL.encode()))) as url:
+        found = ask("GET", url, error=KeysUnavailable)
+    assert (found.status, found.said, found.ok) == (200, {"a": MATERIAL}, True)
+    assert MATERIAL not in repr(found)
+
+
+@pytest.mark.parametrize("body", [b'{"error": "invalid_grant"}', b"<html>", b"[]", b"", b"[" * 60_000])
+def test_a_refusal_is_returned_with_what_it_says(body: bytes) -> None:
+    """Whoever asked knows which codes it may tell; what is no object says nothing."""
+    with saying(said(answer(body, "400 Bad Request"))) as url:
+        found = ask("POST", url, error=SecretUnavailable, form={"a": "b"})
+    assert (found.status, found.ok) == (400, False)
+    assert found.said == ({"error": "invalid_grant"} if body.startswith(b"{") else {})
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """What was sent holds a secret."""
+    with saying(said(answer(b"{}", "307 Temporary Redirect", "Location: http://127.0.0.1:9/"))) as url:
+        assert ask("POST", url, error=SecretUnavailable, form={"a": "b"}).status == 307
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        answer(b"{}", "429 Too Many Requests"),
+        answer(MATERIAL.encode(), "500 Internal Server Error"),
+        answer(b"{}", "503 Service Unavailable"),
+        answer(b"{}", "530 Origin Unreachable"),
+        answer(MATERIAL.encode()),
+        answer(b"[]"),
+        answer(b"[" * 60_000),
+        answer(b"{}", "200 OK", "Content-Encoding: gzip", "Transfer-Encoding: chunked"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+        MATERIAL.encode() + b"\r\n\r\n",
+        b"",
+    ],
+)
+def test_what_is_no_answer_is_an_outage(sent: bytes) -> None:
+    """Nothing of it is told."""
+    with saying(said(sent)) as url:
+        error = refusal(url)
+    assert error.outage
+    assert url in error.detail
+
+
+def test_nobody_there_is_an_outage() -> None:
+    """The reason names who was asked, by another name where its URL must not be told."""
+    assert "http://127.0.0.1:9/t cannot be asked" in refusal("http://127.0.0.1:9/t").detail
+    assert refusal("http://127.0.0.1:9/t", what="the endpoint").detail.startswith("the endpoint cannot be asked")
+    assert refusal("http://[").outage
+
+
+def test_more_than_was_allowed_is_not_read() -> None:
+    """Nor is it an outage: somebody answered."""
+    with saying(said(answer(b'{"a": "%s"}' % (b"x" * 200_000)))) as url:
+        error = refusal(url)
+        assert (error.detail, error.outage) == (f"{url} answers with more than 64 KiB", False)
+        assert ask("GET", url, error=SecretUnavailable, most=256 * 1024).ok
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1 200 OK\r\nX-Header: ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}",
+    ],
+    ids=["status", "head", "body", "body without a length"],
+)
+def test_a_server_that_drips_keeps_nobody(begin: bytes) -> None:
+    """The time is that of the whole request: each byte came in time."""
+    with saying(dripping(begin)) as url:
+        error = refusal(url, seconds=0.3)
+    assert (error.detail, error.outage) == (f"{url} cannot be asked: it took too long", True)
+
+
+def test_a_server_that_drips_over_tls_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is cut below TLS."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    monkeypatch.setattr("httpx._transports.default.create_ssl_context", lambda **_: trusting)
+
+    def say(connection: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}")(secured)
+
+    with saying(say) as url:
+        error = refusal(url.replace("http:", "https:"), seconds=0.5)
+    assert error.detail.endswith("it took too long")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would see what is sent over plain http, and a netrc would add to it."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with saying(said(answer(b"{}"))) as url:
+        assert ask("GET", url, error=SecretUnavailable).ok
