@@ -263,6 +263,10 @@ class SecretReader(Protocol):
     def colour(self) -> Colour:
         """The colour."""
 
+    @property
+    def states(self) -> StateStore | None:
+        """What this process shares with others, if it does."""
+
     def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
         """Return the function that reads `reference` for a caller.
 

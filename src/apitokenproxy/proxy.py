@@ -1,7 +1,6 @@
 """Proxy: what users build. It holds the parts and hands out `.asgi`, `.wsgi` and `.transport()`."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,9 +16,8 @@ from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
 from apitokenproxy.credentials.several import bind_all, unreadable
 from apitokenproxy.credentials.versions import Versions
-from apitokenproxy.errors import ConfigurationError, ProxyError
-from apitokenproxy.forwarders.httpx import HttpxForwarder
-from apitokenproxy.forwarders.wire import WireForwarder
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.forwarders.all import Forwarders
 from apitokenproxy.guard import Guard
 from apitokenproxy.identity.authority import TokenAuthority
 from apitokenproxy.identity.client_tokens import ClientTokens
@@ -28,7 +26,7 @@ from apitokenproxy.identity.deriving import DEFAULT_LIFETIME
 from apitokenproxy.identity.first_of import FirstOf
 from apitokenproxy.identity.host import HostIdentity, authenticator
 from apitokenproxy.identity.signing import SigningKeys
-from apitokenproxy.identity.stores import open_store
+from apitokenproxy.identity.stores import open_store, states_in
 from apitokenproxy.identity.told import DerivedToken
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.interfaces import (
@@ -108,10 +106,11 @@ class Proxy:
             token_header=header_name(token_header),
             trusted_proxies=tuple(network(address) for address in trusted_proxies),
         )
-        self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})})
-        self._forwarders = {name: _forwarder(upstream) for name, upstream in self.upstreams.items()}
+        self._forwarders = Forwarders(self.upstreams)
         self._identity = identity
         self._store = open_store(store) if isinstance(store, str) else store
+        self._states = states_in(self._store)
+        self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})}, states=self._states)
         self._verified = Verified(bound=revocation_bound.total_seconds())
         keys = SigningKeys(signing_keys, self._secrets.bind)
         self._signing_keys = keys
@@ -171,11 +170,11 @@ class Proxy:
 
     def transport(self, token: str) -> Transport:
         """Return a transport for `httpx.Client` that calls as the holder of `token`."""
-        return Transport(self._sync_pipeline, token, self._disconnect)
+        return Transport(self._sync_pipeline, token, self._forwarders.close)
 
     def async_transport(self, token: str) -> AsyncTransport:
         """Return a transport for `httpx.AsyncClient` that calls as the holder of `token`."""
-        return AsyncTransport(self._async_pipeline, token, self._adisconnect)
+        return AsyncTransport(self._async_pipeline, token, self._forwarders.aclose)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -193,37 +192,23 @@ class Proxy:
 
         An upstream that cannot be reached is not an error yet: its first request will tell.
         """
-        await self._warm_up(ASYNC)
+        await self._forwarders.warm_up(ASYNC)
 
     def warm_up(self) -> None:
         """Do what `awarm_up` does, for WSGI and scripts; after a fork, in each child."""
-        run(self._warm_up(SYNC))
-
-    async def _warm_up(self, colour: Colour) -> None:
-        for name, forwarder in self._forwarders.items():
-            if isinstance(forwarder, WireForwarder):
-                with contextlib.suppress(ProxyError):
-                    await forwarder.warm_up(self.upstreams[name].origin, colour)
+        run(self._forwarders.warm_up(SYNC))
 
     async def aclose(self) -> None:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
-        await self._adisconnect()
+        await self._forwarders.aclose()
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """Close connections, write down all audit records. A later request opens what it needs anew."""
-        self._disconnect()
+        self._forwarders.close()
         self._audit.close()
         self._client_tokens.close()
         self._store.close()
-
-    def _disconnect(self) -> None:
-        for forwarder in self._forwarders.values():
-            forwarder.close()
-
-    async def _adisconnect(self) -> None:
-        for forwarder in self._forwarders.values():
-            await forwarder.aclose()
 
     def missing_secrets(self) -> list[str]:
         """Try to read every secret that does not depend on the caller; return a sentence for each that fails."""
@@ -267,7 +252,7 @@ class Proxy:
             obtain=versions.obtain,
             instead=versions.instead,
             worked=versions.worked,
-            forward=self._forwarders[upstream.name].bind(colour),
+            forward=self._forwarders.bind(upstream.name, colour),
         )
 
     def _token_exchange(self, colour: Colour) -> TokenExchange:
@@ -293,7 +278,3 @@ class Proxy:
     def _authenticator(self) -> FirstOf:
         several = self._identity if isinstance(self._identity, Sequence) else [self._identity]
         return FirstOf([self._client_tokens, *map(authenticator, filter(None, several))])
-
-
-def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
-    return WireForwarder() if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import logging
+import re
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +31,9 @@ from secret_calls import (
 )
 
 from apitokenproxy._colour import ASYNC, SYNC, nonblocking, run
-from apitokenproxy.errors import ConfigurationError, ProxyError, SecretUnavailable
+from apitokenproxy.errors import ConfigurationError, ProxyError, SecretUnavailable, StoreUnavailable
+from apitokenproxy.identity.memory import MemoryStore
+from apitokenproxy.identity.sql import SqlStore
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.cache import MAX_REFERENCES, Secrets
 
@@ -429,25 +433,61 @@ def test_the_same_material_keeps_its_version_and_a_new_one_gets_another(colour: 
         read_at.append(read(secrets, colour, "changing:x"))
     assert [secret.reveal() for secret in read_at] == [b"a", b"a", b"b", b"b", b"a"]
     assert [read_at[0], read_at[0], read_at[2], read_at[2], read_at[4]] == read_at
-    versions = [secret.version for secret in read_at]
-    assert (3, versions[0] == versions[1], versions[2] == versions[3]) == (len(set(versions)), True, True)
+    first, second = read_at[0].version, read_at[2].version
+    assert [secret.version for secret in read_at] == [first, first, second, second, first]
+    assert first != second
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_version_tells_nothing_about_the_material(colour: str) -> None:
-    """It names scheme and order: two processes with different secrets give the same versions."""
-    versions = []
-    for material in (MATERIAL, "another"):
-        secrets = Secrets({"changing": Changing(material)})
-        versions.append([read(secrets, colour, f"changing:{name}").version for name in "ab"])
-    assert versions == [["changing#1", "changing#2"]] * 2
+    """It names the scheme and an HMAC of it under a key of the store: without that nobody can try out materials."""
+    versions = set()
+    for _ in range(3):
+        secrets = Secrets({"changing": Changing(MATERIAL)}, states=MemoryStore())
+        found = {read(secrets, colour, f"changing:{name}").version for name in "ab"}
+        assert len(found) == 1
+        versions |= found
+    assert len(versions) == 3
+    assert all(re.fullmatch("changing#[0-9a-f]{12}", version) for version in versions)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_processes_that_share_a_store_name_a_version_alike(colour: str, tmp_path: Path) -> None:
+    """An audit record of one can be compared with that of another, and what one learned of it the other may use."""
+    found = set()
+    for _ in range(3):
+        store = SqlStore(f"sqlite:///{tmp_path}/tokens.db")
+        found.add(read(Secrets({"changing": Changing(MATERIAL)}, states=store), colour, "changing:x").version)
+        store.close()
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_store_that_is_away_stops_no_secret(colour: str) -> None:
+    """The name is this process's own then, and the shared one as soon as the store answers."""
+    store = Away()
+    store.write_state("fingerprint-key", b"of another process", 0)
+    secrets = Secrets({"changing": Changing(MATERIAL)}, states=store)
+    first = read(secrets, colour, "changing:a")
+    assert first.reveal() == MATERIAL.encode()
+    store.away = False
+    assert read(secrets, colour, "changing:b").version == read(secrets, colour, "changing:c").version != first.version
+
+
+class Away(MemoryStore):
+    away = True
+
+    def state(self, name: str) -> Any:
+        if self.away:
+            raise StoreUnavailable("away")
+        return super().state(name)
 
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_providers_own_version_is_kept(colour: str) -> None:
-    """What a secret manager calls a version says more than a number of ours."""
+    """What a secret manager calls it says more than a fingerprint, which tells 7 of one secret from 7 of another."""
     provider = Changing(Secret(MATERIAL, version="vault/7"))
-    assert read(Secrets({"changing": provider}), colour, "changing:x").version == "vault/7"
+    assert re.fullmatch("vault/7#[0-9a-f]{12}", read(Secrets({"changing": provider}), colour, "changing:x").version)
 
 
 # --- bounds ---------------------------------------------------------------------------------

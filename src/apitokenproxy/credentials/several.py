@@ -55,6 +55,7 @@ class _Noting:
     def __init__(self, secrets: SecretReader) -> None:
         self._secrets = secrets
         self.colour = secrets.colour
+        self.states = secrets.states
         self.noted: list[tuple[str, bool]] = []
 
     def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:

@@ -1,11 +1,12 @@
 """Opening a token store by its URL."""
 
 from pathlib import Path
+from typing import cast
 
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.identity import sqlite_file
 from apitokenproxy.identity.memory import MemoryStore
-from apitokenproxy.interfaces import TokenStore
+from apitokenproxy.interfaces import StateStore, TokenStore
 from apitokenproxy.messages import HiddenText
 
 
@@ -25,6 +26,11 @@ def open_store(url: str) -> TokenStore:
     from apitokenproxy.identity.sql import SqlStore  # noqa: PLC0415 - needs the extra `sql`
 
     return SqlStore(url)
+
+
+def states_in(store: TokenStore) -> StateStore:
+    """Return where processes that share the store keep their states: there, or where it keeps none in this process."""
+    return cast("StateStore", store) if hasattr(store, "write_state") else MemoryStore()
 
 
 def is_there(url: str) -> bool:

@@ -4,7 +4,8 @@ Rules:
 1. `loading.py` says how they are kept, renewed ahead, and used on in an outage. Each scheme has its own, so
    that a provider that hangs holds up no other.
 2. A secret that says for how long it is good is never used longer.
-3. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names.
+3. A version is named by what its provider calls it, or its scheme, and a fingerprint: alike in all processes.
+4. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names.
 """
 
 import difflib
@@ -12,14 +13,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from itertools import count
 from typing import NoReturn
 
 from apitokenproxy._colour import Colour
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
-from apitokenproxy.interfaces import SecretProvider, SecretReader
+from apitokenproxy.interfaces import SecretProvider, SecretReader, StateStore
 from apitokenproxy.loading import Loaded, Loads
 from apitokenproxy.messages import Caller, Secret
+from apitokenproxy.secrets.naming import Fingerprints
 
 DEFAULT_TTL = 60.0
 MAX_REFERENCES = 10_000
@@ -33,6 +34,7 @@ Fetch = Callable[[str], Awaitable[Secret]]
 class Secrets:
     """All providers behind one cache, shared by both colours.
 
+    `states` is what this process shares with others, if it does.
     `outage` (seconds) is for how long a secret is used on after its time when its provider says that its
     place does not answer. Nobody waits longer than `timeout` (seconds) for a secret.
     """
@@ -41,23 +43,33 @@ class Secrets:
         self,
         providers: Mapping[str, SecretProvider],
         *,
+        states: StateStore | None = None,
         clock: Callable[[], float] = time.monotonic,
         outage: float = 300.0,
         timeout: float = 30.0,
     ) -> None:
+        self._states = states
+        names = Fingerprints(states)
         self._kept = {
-            scheme: _OfOneScheme(scheme, provider, clock=clock, outage=outage, timeout=timeout)
+            scheme: _OfOneScheme(scheme, provider, names, clock=clock, outage=outage, timeout=timeout)
             for scheme, provider in providers.items()
         }
 
     def bind(self, colour: Colour) -> SecretReader:
         """Return the reader for one colour."""
-        return _Reader(self._kept, colour)
+        return _Reader(self._kept, self._states, colour)
 
 
 class _OfOneScheme(Loads[Secret]):
     def __init__(
-        self, scheme: str, provider: SecretProvider, *, clock: Callable[[], float], outage: float, timeout: float
+        self,
+        scheme: str,
+        provider: SecretProvider,
+        names: Fingerprints,
+        *,
+        clock: Callable[[], float],
+        outage: float,
+        timeout: float,
     ) -> None:
         super().__init__(
             f"the provider of {scheme}",
@@ -68,15 +80,20 @@ class _OfOneScheme(Loads[Secret]):
             max_keys=MAX_REFERENCES,
         )
         self.provider = provider
+        self.names = names
         self._scheme = scheme
-        self._numbers = count(1)
 
-    async def fetch(self, fetch: Fetch, reference: str) -> Loaded[Secret]:
+    async def fetch(self, fetch: Fetch, name: Callable[[bytes], Awaitable[str]], reference: str) -> Loaded[Secret]:
         """Return what the provider returns for `reference`, and for how long it is good."""
         secret = await fetch(reference)
         ttl = getattr(self.provider, "ttl", DEFAULT_TTL)
         at_most = float("inf") if secret.good_for is None else secret.good_for
-        return Loaded(self._named(reference, secret), ttl, at_most)
+        last, material = self.last(reference), secret.reveal()
+        if last is not None and last.reveal() == material:
+            return Loaded(last, ttl, at_most)  # what was made of it is still good
+        fingerprint = self.names.known(material) or await name(material)
+        version = f"{secret.version or self._scheme}#{fingerprint}"
+        return Loaded(Secret(material, version=version, good_for=secret.good_for), ttl, at_most)
 
     def refuse_lines(self, reference: str) -> NoReturn:
         """Refuse what cannot stand in a header, and read it anew for the next: it may have been mended by then."""
@@ -84,19 +101,11 @@ class _OfOneScheme(Loads[Secret]):
         shown = reference.strip().partition(" ")[0]  # of a command the program alone
         raise SecretUnavailable(f"{self._scheme}:{shown} holds a newline or control character; write it again without")
 
-    def _named(self, reference: str, secret: Secret) -> Secret:
-        """Give it a version that tells nothing about it; keep the old object when nothing changed."""
-        last = self.last(reference)
-        if last is not None and last.reveal() == secret.reveal():
-            return last
-        if not secret.version:
-            secret.version = f"{self._scheme}#{next(self._numbers)}"
-        return secret
-
 
 class _Reader:
-    def __init__(self, kept: Mapping[str, _OfOneScheme], colour: Colour) -> None:
+    def __init__(self, kept: Mapping[str, _OfOneScheme], states: StateStore | None, colour: Colour) -> None:
         self._kept = kept
+        self.states = states
         self.colour = colour
 
     def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
@@ -115,7 +124,8 @@ class _Reader:
         if prepare is not None:
             prepare()  # what is missing is told when the proxy is mounted
         lifted: Fetch = colour.lift_apart(of_scheme.provider.fetch, Secret)
-        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted)
+        name = colour.lift_apart(of_scheme.names.of, str)
+        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted, name)
         if not _FIELD.search(place):
 
             async def read(_caller: Caller) -> Secret:
