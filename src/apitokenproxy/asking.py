@@ -5,7 +5,8 @@ Rules:
 2. No more than `most` bytes are read, and `seconds` after the request began its connection is cut, whatever
    it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
 3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
-   well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`).
+   well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`). For
+   how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is.
 """
 
@@ -14,6 +15,8 @@ import json
 import socket
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -25,6 +28,7 @@ MOST = 64 * 1024
 """Bytes of an answer."""
 SECONDS = 10.0
 """Within which an answer must be there."""
+_LONGEST = 3600.0  # seconds that are waited at most before somebody who said so is asked again
 
 
 @frozen
@@ -83,12 +87,14 @@ def ask(
         raise error(f"{what} cannot be asked: {name}", outage=True) from None
     if deadline.passed:  # where only the end of the connection says that the answer is whole
         raise error(f"{what} cannot be asked: it took too long", outage=True)
-    return _read(what, answer.status_code, body, error)
+    return _read(what, answer, body, error)
 
 
-def _read(what: str, status: int, body: bytes, error: type[Unavailable]) -> Answer:
+def _read(what: str, answer: httpx.Response, body: bytes, error: type[Unavailable]) -> Answer:
+    status = answer.status_code
     if status == httpx.codes.TOO_MANY_REQUESTS or httpx.codes.is_server_error(status):
-        raise error(f"{what} answers with status {status}", outage=True)
+        later = _seconds(answer.headers.get("retry-after", ""))
+        raise error(f"{what} answers with status {status}", retry_after=later, outage=True)
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
@@ -98,6 +104,18 @@ def _read(what: str, status: int, body: bytes, error: type[Unavailable]) -> Answ
     if httpx.codes.is_success(status):
         raise error(f"{what} does not answer with a JSON object", outage=True)
     return Answer(status, {})
+
+
+def _seconds(written: str) -> float:
+    """Return the seconds that Retry-After says (RFC 9110, section 10.2.3), between one and an hour."""
+    try:
+        if written.isdecimal():
+            seconds = float(written)
+        else:
+            seconds = (parsedate_to_datetime(written) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError, OverflowError):  # none, or a date without a zone
+        seconds = 1.0
+    return min(max(seconds, 1.0), _LONGEST)
 
 
 class _Deadline:

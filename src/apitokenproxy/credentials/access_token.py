@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from attrs import field, frozen
 
-from apitokenproxy.asking import Answer, ask
+from apitokenproxy.asking import SECONDS, Answer, ask
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.loading import Loaded
 from apitokenproxy.messages import Credential, Hidden
@@ -47,20 +47,38 @@ class AccessToken:
     value: str = field(repr=False)
     lasts: float
 
+    @property
+    def usable(self) -> float:
+        """For how many seconds it is used: its end comes while requests are under way."""
+        return max(self.lasts - LEEWAY, min(self.lasts, 1.0))
+
     def loaded(self, version: str) -> Loaded[Credential]:
-        """Return the credential `Authorization: Bearer`, made of secrets of that version, and its life."""
-        left = max(self.lasts - LEEWAY, min(self.lasts, 1.0))
-        value = Hidden(b"Bearer " + self.value.encode())
-        made = Credential(headers=((b"Authorization", value),), version=version, token=_name(self.value))
-        return Loaded(made, left, left)
+        """Return the credential, made of secrets of that version, and its life."""
+        return Loaded(bearer(self.value, version), self.usable, self.usable)
+
+
+def bearer(token: str, version: str) -> Credential:
+    """Return the credential `Authorization: Bearer`, made of secrets of that version."""
+    value = Hidden(b"Bearer " + token.encode())
+    return Credential(headers=((b"Authorization", value),), version=version, token=token_name(token))
+
+
+def token_name(token: str) -> str:
+    """Return what names a token without telling it."""
+    return sha256(token.encode()).hexdigest()[:8]
 
 
 def ask_for_token(
-    url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None, *, what: str = ""
+    url: str,
+    form: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+    *,
+    what: str = "",
+    seconds: float = SECONDS,
 ) -> Answer:
     """Send a form to a token endpoint. Parameters that are empty are left out. Raises SecretUnavailable."""
     sent = {name: value for name, value in form.items() if value}
-    return ask("POST", url, error=SecretUnavailable, headers=headers, form=sent, what=what)
+    return ask("POST", url, error=SecretUnavailable, headers=headers, form=sent, what=what, seconds=seconds)
 
 
 def error_code(answer: Answer) -> str:
@@ -94,8 +112,3 @@ def lifetime(what: str, seconds: object) -> float:
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
         raise SecretUnavailable(f"{what} gave a token that is over, or does not say how long it lasts")
     return min(seconds, _LONGEST)
-
-
-def _name(token: str) -> str:
-    """Return what names a token without telling it."""
-    return sha256(token.encode()).hexdigest()[:8]

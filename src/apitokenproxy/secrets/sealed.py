@@ -7,10 +7,11 @@ from typing import Protocol
 
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey
 from apitokenproxy.secrets.env import EnvProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, Sealed, SealedFile
+from apitokenproxy.secrets.sealed_file import Place, Sealed, SealedFile, opened
 
 _REFERENCE = re.compile(r"(?:(?P<tenant>[\w.@-]+)/)?(?P<name>[\w.@-]+)(?P<previous>#previous)?", re.ASCII)
 
@@ -65,7 +66,7 @@ class SealedProvider:
             what = "no version before the newest" if versions else "nothing"
             raise SecretUnavailable(f"sealed: there is {what} at {place}; seal it first")
         written = versions[bool(found["previous"])]
-        material = self._key(written["key"], place).open(place, written)
+        material = opened(self._key(written["key"], place), place, written)
         try:
             return Secret(material, version=f"sealed/{written['version']}")
         except ValueError:

@@ -1,0 +1,30 @@
+"""How a client says to a token endpoint who it is (RFC 6749, section 2.3.1)."""
+
+import base64
+from typing import Literal, TypeAlias
+from urllib.parse import quote
+
+from apitokenproxy.errors import ConfigurationError
+from apitokenproxy.messages import HiddenText, Secret
+
+Auth: TypeAlias = Literal["basic", "post"]
+"""Where the client's secret goes: into the header Authorization, or into the form."""
+
+
+def known_client(kind: str, client_id: str, auth: str) -> None:
+    """Look at what was configured. Raises ConfigurationError."""
+    if not client_id:
+        raise ConfigurationError(f"credential {kind}: client_id is empty")
+    if auth not in {"basic", "post"}:
+        raise ConfigurationError(f"credential {kind}: auth is {auth!r}; it must be basic or post")
+
+
+def as_client(auth: Auth, client_id: str, secret: Secret | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the fields of the form and the headers that say it. A public client has no secret, and just a name."""
+    if secret is None:
+        return {"client_id": client_id}, {}
+    material = HiddenText(secret.reveal().decode("latin-1"))
+    if auth == "post":
+        return {"client_id": client_id, "client_secret": material}, {}
+    pair = f"{quote(client_id, safe='')}:{quote(material, safe='')}".encode()
+    return {}, {"authorization": HiddenText(f"Basic {base64.b64encode(pair).decode()}")}
