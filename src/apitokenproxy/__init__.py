@@ -14,6 +14,7 @@ from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.refresh import OAuth2RefreshToken
 from apitokenproxy.errors import (
     ApitokenproxyError,
     ConfigurationError,
@@ -48,6 +49,7 @@ __all__ = [
     "HmacSignature",
     "Limit",
     "OAuth2ClientCredentials",
+    "OAuth2RefreshToken",
     "Operation",
     "Proxy",
     "ProxyError",

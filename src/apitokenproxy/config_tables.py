@@ -13,6 +13,7 @@ from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.refresh import OAuth2RefreshToken
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.messages import Timeouts
 
@@ -131,6 +132,20 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "scope": "string",
             "audience": "string",
             "resource": "string",
+            "auth": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "oauth2-refresh-token": (
+        OAuth2RefreshToken,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "client_id": "!string",
+            "refresh_token": "!string",
+            "key": "!string",
+            "secret": "string",
+            "scope": "string",
             "auth": "string",
             "allow_private": "boolean",
         },

@@ -110,13 +110,14 @@ def test_a_request_carries_the_token_that_was_given(endpoint: Endpoint, colour: 
     assert form == {"grant_type": ["client_credentials"], "scope": ["read write"], "audience": ["api"]}
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"me%3A1:s3cret%2F%2B0f7a9c2e51d8"
     assert done.sent[0].values(b"authorization") == [b"Bearer token-1-" + b"x" * 20]
-    assert re.fullmatch(r"fixed#1\+[0-9a-f]{8}", done.record.credential)
+    assert re.fullmatch(r"fixed#[0-9a-f]{12}\+[0-9a-f]{8}", done.record.credential)
 
 
 def test_a_token_among_other_credentials_is_named_after_the_secrets(endpoint: Endpoint) -> None:
     """So that each secret's version stands where it stood."""
     made = credential("sync", Header("X-Partner", "fixed:partner"), kind(endpoint), key=MATERIAL, partner="p")
-    assert (made.version, made.name) == ("fixed#1,fixed#2", f"fixed#1,fixed#2+{made.token}")
+    assert re.fullmatch(r"fixed#[0-9a-f]{12},fixed#[0-9a-f]{12}", made.version)
+    assert made.name == f"{made.version}+{made.token}"
     assert len(made.token) == 8
 
 
