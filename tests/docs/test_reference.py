@@ -20,6 +20,7 @@ from apitokenproxy import (
     HmacSignature,
     Limit,
     OAuth2ClientCredentials,
+    OAuth2RefreshToken,
     Proxy,
     Query,
     Rule,
@@ -123,7 +124,10 @@ def _plain(default: Any) -> Any:
     return list(default) if isinstance(default, tuple) else default
 
 
-CREDENTIALS = [Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature, OAuth2ClientCredentials, SigV4]
+CREDENTIALS = [
+    *[Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature],
+    *[OAuth2ClientCredentials, OAuth2RefreshToken, SigV4],
+]
 
 
 @pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, *CREDENTIALS, Rule, Limit])
