@@ -195,13 +195,23 @@ def test_a_refusal_is_not_believed_when_somebody_else_went_on_meanwhile(world: W
     assert world.held() == newer
 
 
-def test_nothing_is_asked_with_little_of_the_lease_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the store took long: the lease would end before the request must."""
-    read = Place.read
+@pytest.mark.parametrize("meanwhile", ["it took long", "another one was faster"])
+def test_the_lease_is_looked_at_again_before_anything_is_asked(
+    world: World, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    """The store may have taken so long that the lease ends before the request must, or has it for another one."""
+    read, done = Place.read, []
 
     def slowly(place: Place) -> Any:
-        world.now += LEASE / 2
-        return read(place)
+        held, number = read(place)
+        if held.holder and not done:
+            done.append(place)
+            if meanwhile == "it took long":
+                world.now += LEASE / 2
+            else:
+                place.write(held.leased("another", world.now + LEASE), number)
+            return slowly(place)
+        return held, number
 
     monkeypatch.setattr(Place, "read", slowly)
     world.refusal(world.process())
@@ -242,6 +252,16 @@ def test_what_cannot_be_stored_is_stored_also_when_nobody_asks(world: World, mon
     world.store.away.clear()
     wait_until(lambda: world.held().refresh == "refresh-1")
     assert world.get(world.process()).value == "access-1"
+
+
+def test_what_came_is_stored_also_where_the_state_was_lost(world: World) -> None:
+    """As when the store was emptied: the first refresh token is spent, and must not be used again."""
+    process = world.process()
+    world.get(process)
+    world.now += LIFE
+    world.while_asked = world.store._states.clear
+    assert world.get(process, "access-1").value == "access-2"
+    assert world.held().refresh == "refresh-2"
 
 
 def test_a_write_whose_answer_was_lost_is_not_written_again(world: World) -> None:

@@ -160,7 +160,7 @@ class SharedTokens:
                 held, number = place.read()
                 # Another one may have gone on from the same token, where a server allows that.
                 mine = not number or (held.refresh == used and held.since <= after.since)
-                if not mine or held == after or place.write(after, number):
+                if not mine or place.write(after, number):
                     self._unstored.pop(place.name, None)
         except (SecretUnavailable, StoreUnavailable):
             self._store_later(place)
