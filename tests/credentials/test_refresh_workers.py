@@ -1,18 +1,25 @@
 """Four workers share a refresh token for ten minutes. What was counted is printed with `-rP`."""
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, repeat
 from pathlib import Path
 
+import httpx
 import pytest
 from oauth2_server import SECRET, Fault, running_server
 from refresh_worker import PACE
 
+from apitokenproxy.identity.authority import TokenAuthority
+from apitokenproxy.identity.stores import open_store
+from apitokenproxy.identity.verified import Verified
 from apitokenproxy.sealing import new_master_key
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -70,3 +77,75 @@ def test_ten_minutes_of_four_workers(kind: str, tmp_path: Path, request: pytest.
     assert outcomes["secret_unavailable"] < outcomes["200"] / 10
     # One refresh for all: their number follows from the tokens' life, not from the number of workers.
     assert SECONDS / (LASTS / PACE) <= told["refreshes"] <= SECONDS * PACE / 14
+
+
+CONFIGURATION = """
+[proxy]
+store = "{store}"
+[upstreams.api]
+url = "{url}"
+allow_private = true
+[upstreams.api.credential]
+type = "oauth2-refresh-token"
+token_url = "{url}/token"
+client_id = "me:1"
+refresh_token = "env:FIRST"
+secret = "env:SECRET"
+key = "env:KEY"
+allow_private = true
+[[rules]]
+id = "all"
+effect = "allow"
+"""
+BURST, AT_ONCE = 1000, 100
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_a_burst_over_four_workers_is_one_refresh(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A thousand requests, a hundred at a time, to `serve --workers 4`, which is then started again: one refresh.
+
+    With the real clock and the bounds of the product.
+    """
+    new: Callable[[], str] | None = request.getfixturevalue("new_postgres") if kind == "postgres" else None
+    store = new() if new else f"sqlite:///{tmp_path}/tokens.db"
+    opened = open_store(store)
+    token = TokenAuthority(opened, Verified(bound=1.0)).issue(tenant="acme").token
+    opened.close()
+    statuses: Counter[int] = Counter()
+
+    async def burst(url: str) -> None:
+        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)  # so that every worker is asked
+        async with httpx.AsyncClient(limits=limits, timeout=60, headers={"Authorization": f"Bearer {token}"}) as http:
+
+            async def run() -> None:
+                for _ in range(BURST // AT_ONCE):
+                    statuses[(await http.get(url)).status_code] += 1
+
+            await asyncio.gather(*(run() for _ in range(AT_ONCE)))
+
+    with running_server() as server:
+        (tmp_path / "apitokenproxy.toml").write_text(CONFIGURATION.format(store=store, url=server.url))
+        environment = {"FIRST": server.authorise(), "SECRET": SECRET, "KEY": new_master_key()}
+        server.faults.append(Fault(wait=1.0))
+        for _ in range(2):
+            with serving(tmp_path, environment) as url:
+                asyncio.run(burst(url))
+        print(f"{kind}: {dict(statuses)}; the endpoint and the API: {dict(server.counts)}")  # noqa: T201
+        assert statuses == {200: 2 * BURST}
+        assert server.counts == {"asked": 1, "refreshes": 1, "served": 2 * BURST}
+
+
+@contextmanager
+def serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run `serve` with four workers, and yield the URL of what is behind it."""
+    command = [sys.executable, "-m", "apitokenproxy", "serve", "--port", "0", "--workers", "4"]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline() + process.stderr.readline()
+        found = re.search(r"http://[^/]+:\d+", said)
+        assert found, said
+        yield f"{found[0]}/proxy/api/x"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
