@@ -18,7 +18,10 @@ import apitokenproxy
 HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
-SHARED = {"_colour", "asking", "errors", "interfaces", "loading", "messages", "sealing", "upstream", "wire"}
+SHARED = {
+    *["_colour", "asking", "errors", "interfaces", "loading", "messages", "places", "rotation", "sealing", "upstream"],
+    "wire",
+}
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
@@ -27,22 +30,25 @@ EXACT = {
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
     "interfaces": {"_colour", "messages"},
-    "finishing": {"errors", "messages"},
+    "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
     "asking": {"errors"},
     "sealing": {"errors", "messages"},
     "loading": {"_colour", "errors"},
-    "upstream": {"errors", "interfaces", "messages"},
+    "places": {"errors"},
+    "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
+    "upstream": {"errors", "interfaces", "messages", "places", "rotation"},
     "exchange": {"errors", "interfaces", "messages"},
-    "route": {"exchange", "finishing", "guard", "messages", "upstream"},
+    "route": {"exchange", "finishing", "guard", "messages", "rotation", "upstream"},
+    "routes": {"_colour", "credentials", "forwarders", "rotation", "route", "secrets", "upstream"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "route"},
     "token_exchange": {"errors", "exchange", "finishing", "interfaces", "messages"},
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "loading", "sealing", "wire"})
-    | PARTS
-    | {"adapters", "config", "pipeline", "route", "settings", "token_exchange"},
+    "proxy": (SHARED - {"asking", "loading", "places", "sealing", "wire"})
+    | (PARTS - {"credentials"})
+    | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }
 """What stands between the parts, and what it imports: no more and no less."""
 
@@ -50,7 +56,7 @@ AT_MOST = {
     **dict.fromkeys(PARTS, SHARED),
     "durations": {"errors"},
     "config": {"config_tables", "durations", "errors", "limits", "messages", "policy", "upstream"},
-    "config_tables": {"credentials", "durations", "identity", "messages"},
+    "config_tables": {"credentials", "durations", "identity", "messages", "rotation"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
     | (SHARED - {"asking", "loading", "messages", "sealing", "wire", "_colour"}),
@@ -66,6 +72,7 @@ FOREIGN = {
     "cli/check.py": {"click"},
     "cli/demo.py": {"click", "httpx", "uvicorn"},
     "cli/options.py": {"click"},
+    "cli/secrets.py": {"click"},
     "cli/serve.py": {"click", "uvicorn"},
     "cli/token_changes.py": {"click"},
     "cli/token_derivation.py": {"click"},

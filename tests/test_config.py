@@ -43,6 +43,7 @@ ca = "ca.pem"
 timeouts = { pool = 1, connect = 2.5, read = 300, write = 4, client = 7 }
 max_connections = 7
 max_body = 1_000_000
+replay_body = 0
 allow_encoded_slash = true
 allow_empty_segments = true
 allow_path_parameters = true
@@ -127,6 +128,7 @@ def test_a_file_says_what_python_says(tmp_path: Path, monkeypatch: pytest.Monkey
                 timeouts=Timeouts(pool=1, connect=2.5, read=300, write=4, client=7),
                 max_connections=7,
                 max_body=1_000_000,
+                replay_body=0,
                 allow_encoded_slash=True,
                 allow_empty_segments=True,
                 allow_path_parameters=True,
@@ -257,10 +259,11 @@ PROBLEMS = {
         ["upstreams.api.allow_private: must be true or false, not a string"],
     ),
     "counts": (
-        with_upstream("max_connections = 0\nmax_body = true"),
+        with_upstream("max_connections = 0\nmax_body = true\nreplay_body = -1"),
         [
             "upstreams.api.max_connections: must be a whole number of at least 1, not 0",
             "upstreams.api.max_body: must be a whole number of at least 1, not true or false",
+            "upstreams.api.replay_body: must be a whole number of at least 0, not -1",
         ],
     ),
     "deadlines": (

@@ -31,6 +31,7 @@ from apitokenproxy.limits.limit import Limit
 from apitokenproxy.messages import Caller, Credential, Denial, Grant, Operation, Secret, Timeouts
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.proxy import Proxy
+from apitokenproxy.rotation.terms import Rotation
 from apitokenproxy.upstream import Upstream
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Proxy",
     "ProxyError",
     "Query",
+    "Rotation",
     "Rule",
     "Secret",
     "SecretUnavailable",

@@ -21,12 +21,14 @@ from apitokenproxy.config_tables import (
     JWT,
     LIMIT,
     PROXY,
+    ROTATION,
     RULE,
     TIMEOUTS,
     TOP,
     UPSTREAM,
     Keys,
     jwt_identity,
+    rotation,
 )
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import ConfigurationError
@@ -46,7 +48,9 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "string": (lambda value: isinstance(value, str), "a string"),
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
     "count": (lambda value: type(value) is int and value > 0, "a whole number of at least 1"),
+    "count or zero": (lambda value: type(value) is int and value >= 0, "a whole number of at least 0"),
     "seconds": (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a positive number of seconds"),
+    "fraction": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number between 0 and 1"),
     "strings": (_is_texts, "a list of strings"),
     "table": (lambda value: isinstance(value, dict), "a table"),
     "tables": (lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value), "[[tables]]"),
@@ -157,7 +161,10 @@ class _Reader:
         values = self.table(data, path, UPSTREAM)
         if "timeouts" in values:
             values["timeouts"] = Timeouts(**self.table(values["timeouts"], f"{path}.timeouts", TIMEOUTS))
-        for key in ("credential", "previous"):
+        if "rotation" in values:
+            stated = self.table(values["rotation"], f"{path}.rotation", ROTATION)
+            values["rotation"] = self.made(f"{path}.rotation", rotation, **stated)
+        for key in ("credential", "previous", "candidate"):
             if key in values:
                 given = values[key]
                 numbered = isinstance(given, list)

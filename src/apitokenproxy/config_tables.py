@@ -16,6 +16,7 @@ from apitokenproxy.credentials.query import Query
 from apitokenproxy.credentials.refresh import OAuth2RefreshToken
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.messages import Timeouts
+from apitokenproxy.rotation.terms import Rotation
 
 
 def jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> Any:
@@ -25,6 +26,14 @@ def jwt_identity(issuer: str, *, outage: str | None = None, **values: Any) -> An
     if outage is not None:
         values["outage"] = parse_duration(outage)
     return JwtIdentity(issuer, **values)
+
+
+def rotation(**values: Any) -> Rotation:
+    """Return the terms of a rotation. Raises ConfigurationError."""
+    for key in ("soak", "previous_for"):
+        if key in values:
+            values[key] = parse_duration(values[key])
+    return Rotation(**values)
 
 
 def _sigv4(**values: Any) -> Any:
@@ -52,18 +61,31 @@ UPSTREAM: Keys = {
     "url": "!string",
     "credential": "!table or tables",
     "previous": "table or tables",
+    "candidate": "table or tables",
+    "rotation": "table",
     "allow_private": "boolean",
     "ca": "string",
     "client_certificate": "string",
     "timeouts": "table",
     "max_connections": "count",
+    "max_connections_per_tenant": "count",
     "warm_connections": "count",
     "max_body": "count",
+    "replay_body": "count or zero",
     "allow_encoded_slash": "boolean",
     "allow_empty_segments": "boolean",
     "allow_path_parameters": "boolean",
     "allow_encoded_percent": "boolean",
     "allow_foreign_redirects": "boolean",
+}
+ROTATION: Keys = {
+    "probe": "string",
+    "share": "fraction",
+    "successes": "count",
+    "soak": "string",
+    "automatic": "boolean",
+    "failures": "count",
+    "previous_for": "string",
 }
 TIMEOUTS: Keys = {field.name: "seconds" for field in fields(Timeouts)}
 RULE: Keys = {

@@ -3,29 +3,43 @@
 Signatures are made when nothing changes any more, over exactly what is sent.
 """
 
-from apitokenproxy.errors import BodyTooLarge
+from apitokenproxy._colour import within
+from apitokenproxy.errors import BodyTooLarge, TotalTimeout
 from apitokenproxy.messages import Body, Finish, Outbound
 
 
 async def finish(outbound: Outbound, last: tuple[Finish, ...]) -> None:
     """Do to a request what is done last. A body that must be seen is read whole. Raises BodyTooLarge, BadBody."""
     most = min((one.most_body for one in last if one.most_body is not None), default=None)
-    body = None if most is None else await whole(outbound.body, most)
+    body = None if most is None else await whole(outbound.body, most, outbound.origin.timeouts.total)
     for one in last:
         if one.most_body is None:
             one.apply(outbound, None)
         else:
             body = one.apply(outbound, body)
     if body is not None:
-        outbound.body, outbound.length = _Whole(body) if body else None, len(body)
+        outbound.body, outbound.length = body or None, len(body)
 
 
-async def whole(body: Body | None, most: int) -> bytes:
-    """Return all of a body, of `most` bytes at the most. Raises BodyTooLarge."""
+async def whole(body: Body | bytes | None, most: int, total: float | None = None) -> bytes:
+    """Return all of a body, of `most` bytes at the most, read within `total` seconds where the client can be left.
+
+    Raises BodyTooLarge, TotalTimeout, and what the body raises.
+    """
+    if body is None or isinstance(body, bytes):
+        _left(most, body or b"", most)
+        return body or b""
+    if total is None:
+        return await _read(body, most)
+    try:
+        return await within(_read(body, most), total)
+    except TimeoutError:
+        raise TotalTimeout("the client was still sending when the total timeout was over") from None
+
+
+async def _read(body: Body, most: int) -> bytes:
     read: list[bytes] = []
     left = most
-    if body is None:
-        return b""
     if hasattr(body, "__aiter__"):
         async for chunk in body:
             left = _left(left, chunk, most)
@@ -35,31 +49,6 @@ async def whole(body: Body | None, most: int) -> bytes:
             left = _left(left, chunk, most)
             read.append(chunk)
     return b"".join(read)
-
-
-class _Whole:
-    """A body in one piece, which can be iterated in either colour."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def __iter__(self) -> "_Whole":
-        return self
-
-    def __aiter__(self) -> "_Whole":
-        return self
-
-    def __next__(self) -> bytes:
-        body, self._body = self._body, b""
-        if not body:
-            raise StopIteration
-        return body
-
-    async def __anext__(self) -> bytes:
-        body, self._body = self._body, b""
-        if not body:
-            raise StopAsyncIteration
-        return body
 
 
 def _left(left: int, chunk: bytes, most: int) -> int:

@@ -89,7 +89,7 @@ class Forwarder(Protocol):
     """Sends a request and returns the answer as soon as its head is there."""
 
     def forward(self, outbound: Outbound) -> Maybe[Reply]:
-        """Send it. Raises UpstreamFailure or PoolTimeout."""
+        """Send it. Raises UpstreamFailure, PoolTimeout, PoolFull, SecretUnavailable."""
 
 
 class AuditSink(Protocol):

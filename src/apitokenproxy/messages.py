@@ -359,7 +359,8 @@ class Origin:
 
     `allow_private` permits loopback and private addresses. `ca` is the path of a PEM file that
     replaces the system's trust, `client_certificate` that of one with the certificate and key to show.
-    `max_connections` bounds the pool, `warm_connections` are opened ahead. `authority` is what Host says.
+    `max_connections` bounds the pool, `max_connections_per_tenant` what one tenant holds of it, and
+    `warm_connections` are opened ahead. `authority` is what Host says.
     """
 
     scheme: str
@@ -370,6 +371,7 @@ class Origin:
     client_certificate: str | None = None
     timeouts: Timeouts = Timeouts()
     max_connections: int = 100
+    max_connections_per_tenant: int | None = None
     warm_connections: int = 0
     authority: bytes = field(init=False, eq=False, repr=False)
 
@@ -386,15 +388,15 @@ class Outbound:
     """The clean request with its credential: the bytes that will be sent.
 
     `headers` holds Host first and no framing; the forwarder frames the body by `length` (bytes;
-    None: chunked). `body` is None where there is none. Whose request it is, `tenant` tells: those that
-    wait for a connection get one in turn.
+    None: chunked). `body` is bytes when all of it is there, and None where there is none. Whose request it is,
+    `tenant` tells: those that wait for a connection get one in turn.
     """
 
     origin: Origin
     method: bytes
     target: Hidden
     headers: Headers
-    body: Body | None
+    body: Body | bytes | None
     length: int | None
     tenant: str = ""
 

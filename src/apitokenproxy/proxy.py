@@ -14,8 +14,6 @@ from apitokenproxy.adapters.httpx import AsyncTransport, Transport
 from apitokenproxy.adapters.wsgi import WsgiApp
 from apitokenproxy.audit import open_audit
 from apitokenproxy.config import read_config
-from apitokenproxy.credentials.several import bind_all, unreadable
-from apitokenproxy.credentials.versions import Versions
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.forwarders.all import Forwarders
 from apitokenproxy.guard import Guard
@@ -43,7 +41,9 @@ from apitokenproxy.messages import Admission, Caller, Denial, Grant, HiddenText
 from apitokenproxy.pipeline import Pipeline
 from apitokenproxy.policy.rule import Rule
 from apitokenproxy.policy.rules import Rules
-from apitokenproxy.route import Route
+from apitokenproxy.rotation.authority import VersionAuthority
+from apitokenproxy.rotation.records import VersionRecords
+from apitokenproxy.routes import Routes
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.settings import by_name, header_name, network, prefix_of
@@ -111,12 +111,15 @@ class Proxy:
         self._store = open_store(store) if isinstance(store, str) else store
         self._states = states_in(self._store)
         self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})}, states=self._states)
+        records = VersionRecords(self._states)
+        self._routes = Routes(self.upstreams, self._secrets, self._forwarders, records)
         self._verified = Verified(bound=revocation_bound.total_seconds())
         keys = SigningKeys(signing_keys, self._secrets.bind)
         self._signing_keys = keys
         self._exchange_lifetime = exchange_lifetime
         self._client_tokens = ClientTokens(self._store, self._verified, keys=keys, outage=store_outage.total_seconds())
         self._audit = open_audit(audit) if isinstance(audit, str | Path | None) else audit
+        self.versions = VersionAuthority(self._routes.bind)
         self.tokens = TokenAuthority(self._store, self._verified, keys, self._check_own_limits)
 
     def _check_own_limits(self, terms: Mapping[str, str | int]) -> None:
@@ -215,12 +218,7 @@ class Proxy:
         return asyncio.run(self._missing_secrets())
 
     async def _missing_secrets(self) -> list[str]:
-        secrets = self._secrets.bind(ASYNC)
-        problems = await self._signing_keys.bind(ASYNC).problems()
-        for upstream in self.upstreams.values():
-            for key, kinds in (("credential", upstream.credential), ("previous", upstream.previous)):
-                problems += [f"upstreams.{upstream.name}.{key}: {one}" for one in await unreadable(kinds, secrets)]
-        return problems
+        return await self._signing_keys.bind(ASYNC).problems() + await self._routes.missing_secrets()
 
     # --- wiring -----------------------------------------------------------------------------
 
@@ -238,21 +236,8 @@ class Proxy:
             authenticate=self._authenticator().bind(colour).authenticate,
             decide=colour.lift(self._policy.decide, (Grant, Denial)),
             admit=colour.lift(self._limiter.admit, Admission),
-            routes={name: self._route(upstream, colour) for name, upstream in self.upstreams.items()},
+            routes=self._routes.bind(colour),
             audit=self._audit,
-        )
-
-    def _route(self, upstream: Upstream, colour: Colour) -> Route:
-        secrets = self._secrets.bind(colour)
-        current, expire = bind_all(upstream.credential, secrets, colour)
-        previous = bind_all(upstream.previous, secrets, colour)[0] if upstream.previous else None
-        versions = Versions(upstream.name, current, expire, previous)
-        return Route(
-            upstream=upstream,
-            obtain=versions.obtain,
-            instead=versions.instead,
-            worked=versions.worked,
-            forward=self._forwarders.bind(upstream.name, colour),
         )
 
     def _token_exchange(self, colour: Colour) -> TokenExchange:

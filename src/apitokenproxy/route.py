@@ -2,8 +2,10 @@
 
 Rules:
 1. The credential is put on a clean request last, and what is put on is what the audit record names.
-2. A request whose credential was refused is sent once more with another one, if there is another and the
-   request has no body: nothing was done by it, and nothing of the answer was passed on.
+2. A request whose credential was refused is sent once more with another one, if there is another: nothing was
+   done by it, and nothing of the answer was passed on. A body must be here whole for that, so a small one is
+   read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
+3. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,45 +13,71 @@ from collections.abc import Awaitable, Callable
 from attrs import frozen
 
 from apitokenproxy.exchange import Exchange
-from apitokenproxy.finishing import finish
+from apitokenproxy.finishing import finish, whole
 from apitokenproxy.guard import inject
-from apitokenproxy.messages import Caller, Credential, Grant, Outbound, Reply
+from apitokenproxy.messages import Caller, Credential, Grant, Operation, Outbound, Reply, Request
+from apitokenproxy.rotation.versions import REFUSED, Versions
 from apitokenproxy.upstream import Upstream
 
-_REFUSED = frozenset({401, 403})
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 @frozen
 class Route:
-    """One upstream as the pipeline sees it: its terms, its credential and its forwarder.
-
-    `instead` returns what may be tried in the place of a credential that was refused; `worked` is told of both
-    when the upstream accepted it.
-    """
+    """One upstream as the pipeline sees it: its terms, its credentials and its forwarder."""
 
     upstream: Upstream
+    versions: Versions
     obtain: Callable[[Caller], Awaitable[Credential]]
-    instead: Callable[[Caller, Credential], Awaitable[Credential | None]]
-    worked: Callable[[Caller, Credential, Credential], Awaitable[None]]
     forward: Callable[[Outbound], Awaitable[Reply]]
 
-    async def send(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+    async def send(self, exchange: Exchange, grant: Grant, live: Credential) -> Reply:
         """Put the credential on, send, and return the reply; that of a second attempt where the first was refused."""
-        reply = await self._once(exchange, grant, credential)
-        if reply.status not in _REFUSED or grant.operation.length != 0:
+        versions, caller, operation = self.versions, grant.caller, grant.operation
+        twice = operation.length is not None and operation.length <= self.upstream.replay_body
+        candidate = None
+        if versions.candidate is not None:
+            versions.begin_probe(caller, self.probe)
+            if twice and operation.method in _IDEMPOTENT:
+                candidate = await versions.trial(caller, live)
+        first = candidate or live
+        outbound = inject(grant, self.upstream, first)
+        if twice and outbound.body is not None:
+            outbound.body = await whole(outbound.body, self.upstream.replay_body, outbound.origin.timeouts.total)
+        body = outbound.body
+        reply = await self._once(exchange, outbound, first)
+        if reply.status not in REFUSED:
+            if candidate is not None:
+                await versions.accepted(candidate, reply.status)
             return reply
-        instead = await self.instead(grant.caller, credential)
+        instead = await versions.instead(caller, first) if twice else None
         if instead is None:
             return reply
         reply.abort()
-        reply = await self._once(exchange, grant, instead)
-        if reply.status not in _REFUSED:
-            await self.worked(grant.caller, credential, instead)
+        outbound = inject(grant, self.upstream, instead)
+        outbound.body = body
+        reply = await self._once(exchange, outbound, instead)
+        if reply.status not in REFUSED:
+            await versions.worked(caller, first, instead)
         return reply
 
-    async def _once(self, exchange: Exchange, grant: Grant, credential: Credential) -> Reply:
+    async def probe(self, caller: Caller, credential: Credential, path: str = "") -> int:
+        """Send a GET of `path`, or the probe of the upstream's rotation, and return the answer's status."""
+        target, question, query = (path or self.upstream.rotation.probe).encode().partition(b"?")
+        headers = [(b"Accept", b"*/*"), (b"User-Agent", b"apitokenproxy")]
+        request = Request(b"GET", b"", headers)
+        operation = Operation(
+            self.upstream.name, b"GET", target, question + query, (), headers, None, 0, b"", "", request
+        )  # what the pipeline would have made of such a request
+        outbound = inject(Grant(caller, operation, "probe"), self.upstream, credential)
+        if credential.finish:
+            await finish(outbound, credential.finish)
+        reply = await self.forward(outbound)
+        reply.abort()
+        return reply.status
+
+    async def _once(self, exchange: Exchange, outbound: Outbound, credential: Credential) -> Reply:
         exchange.credential = credential
-        outbound = inject(grant, self.upstream, credential)
         if credential.finish:
             await finish(outbound, credential.finish)
         exchange.sent = True

@@ -171,7 +171,7 @@ def test_a_store_in_memory_is_refused(folder: Path) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         "error: apitokenproxy.toml: proxy.store: is memory:, "
-        "which ends with the process that issued the token; use sqlite:///FILE\n"
+        "which ends with its process and is nobody else's; use sqlite:///FILE\n"
     )
 
 

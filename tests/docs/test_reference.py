@@ -23,6 +23,7 @@ from apitokenproxy import (
     OAuth2RefreshToken,
     Proxy,
     Query,
+    Rotation,
     Rule,
     Timeouts,
     Upstream,
@@ -32,6 +33,7 @@ from apitokenproxy.audit.writer import MAX_PENDING
 from apitokenproxy.credentials.sigv4 import SigV4
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.errors import all_errors
+from apitokenproxy.forwarders.wire import MAX_POOLS
 from apitokenproxy.identity.jwt import JwtIdentity
 from apitokenproxy.identity.verified import Verified
 from apitokenproxy.limits.memory import MemoryLimiter
@@ -119,7 +121,7 @@ def _plain(default: Any) -> Any:
     """Return a default as a file would write it."""
     if default is NOTHING:
         return REQUIRED
-    if isinstance(default, Timeouts):
+    if isinstance(default, Timeouts | Rotation):
         return None  # a table of its own
     return list(default) if isinstance(default, tuple) else default
 
@@ -130,7 +132,7 @@ CREDENTIALS = [
 ]
 
 
-@pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, *CREDENTIALS, Rule, Limit])
+@pytest.mark.parametrize("cls", [Proxy, JwtIdentity, Upstream, Timeouts, Rotation, *CREDENTIALS, Rule, Limit])
 def test_every_key_is_in_the_reference_with_its_default(cls: type) -> None:
     """The reference lists exactly the keys that the code takes, in the same order, with the same defaults."""
     assert documented(cls.__name__) == accepted(cls)
@@ -187,6 +189,8 @@ def test_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"audit records in memory ({MAX_PENDING:,})" in architecture
     assert f"verified tokens ({_default_of(Verified, 'maxsize'):,};" in architecture
     assert f"secrets ({MAX_REFERENCES:,} references a scheme)" in architecture
+    assert f"tenants with connections of their own ({MAX_POOLS} for an upstream)" in architecture
+    assert f"Of {MAX_POOLS} tenants connections are kept" in SECRETS.read_text()
     assert f"`Timeouts(read={Timeouts().read:g})`" in CONFIGURATION.read_text()
 
 

@@ -14,6 +14,7 @@ import click
 from apitokenproxy.cli.check import check
 from apitokenproxy.cli.demo import demo
 from apitokenproxy.cli.options import examples, give_up_output, printable
+from apitokenproxy.cli.secrets import secrets
 from apitokenproxy.cli.serve import serve
 from apitokenproxy.cli.tokens import tokens
 from apitokenproxy.errors import ApitokenproxyError, ProxyError, fault
@@ -56,6 +57,7 @@ def _fail(text: str) -> None:
         "apitokenproxy check                         is the configuration right?",
         "apitokenproxy serve                         run by itself from apitokenproxy.toml",
         "apitokenproxy tokens issue --tenant acme    hand out a token",
+        "apitokenproxy secrets status                which versions of secrets are in use?",
     ),
 )
 @click.version_option(package_name="apitokenproxy")
@@ -67,3 +69,4 @@ app.add_command(demo)
 app.add_command(serve)
 app.add_command(check)
 app.add_command(tokens)
+app.add_command(secrets)

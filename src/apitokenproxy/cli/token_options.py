@@ -54,7 +54,7 @@ def _proxy(config: str, *, create: bool) -> Proxy:
     settings = read_config(config)
     if settings["store"] == "memory:":
         raise ConfigurationError(
-            f"{config}: proxy.store: is memory:, which ends with the process that issued the token; use sqlite:///FILE"
+            f"{config}: proxy.store: is memory:, which ends with its process and is nobody else's; use sqlite:///FILE"
         )
     if not create and not is_there(settings["store"]):
         raise ConfigurationError(
@@ -66,14 +66,24 @@ def _proxy(config: str, *, create: bool) -> Proxy:
 
 
 @contextmanager
+def opened_proxy(config: str, *, create: bool = False) -> Iterator[Proxy]:
+    """Yield the configured proxy, which records nothing."""
+    proxy = _proxy(config, create=create)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
+
+
+@contextmanager
 def opened(config: str, token_id: str | None = None, *, create: bool = False) -> Iterator[TokenAuthority]:
     """Yield the authority over the configured store; what it refuses becomes one sentence and exit 1.
 
     A store that is not there is made with `create` alone: an empty one would say that there are no tokens.
     """
-    proxy = _proxy(config, create=create)
     try:
-        yield proxy.tokens
+        with opened_proxy(config, create=create) as proxy:
+            yield proxy.tokens
     except TokenNotFound:
         if token_id is None:
             raise
@@ -81,8 +91,6 @@ def opened(config: str, token_id: str | None = None, *, create: bool = False) ->
     except TokenConflict as error:
         click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    finally:
-        proxy.close()
 
 
 def hand_out(text: str, otherwise: str) -> None:

@@ -7,15 +7,13 @@ from apitokenproxy.credentials.making import kept_while_same
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.interfaces import CredentialKind, SecretReader, TokenProvider
 from apitokenproxy.messages import Caller, Credential, Secret
-
-Obtain = Callable[[Caller], Awaitable[Credential]]
-
+from apitokenproxy.rotation.versions import Obtain, Source
 
 Kinds = Sequence[CredentialKind | TokenProvider]
 
 
-def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtain, Callable[[Caller], None]]:
-    """Return the function that makes all the credentials of an upstream, and one that has them made anew."""
+def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> Source:
+    """Return how all these credentials are made, as one, and how they are made anew."""
     noting = _Noting(secrets)
     obtain = combine(
         [kind.bind(noting) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
@@ -28,7 +26,7 @@ def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> tuple[Obtai
             if hasattr(kind, "expire"):
                 kind.expire()
 
-    return obtain, expire
+    return Source(obtain, expire)
 
 
 async def unreadable(kinds: Kinds, secrets: SecretReader) -> list[str]:

@@ -17,8 +17,7 @@ class Forwarders:
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
         self._upstreams = upstreams
         self._forwarders: dict[str, WireForwarder | HttpxForwarder] = {
-            name: WireForwarder() if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)
-            for name, upstream in upstreams.items()
+            name: _forwarder(upstream) for name, upstream in upstreams.items()
         }
 
     def bind(self, name: str, colour: Colour) -> Callable[[Outbound], Awaitable[Reply]]:
@@ -41,3 +40,8 @@ class Forwarders:
         """Close all connections of this event loop too."""
         for forwarder in self._forwarders.values():
             await forwarder.aclose()
+
+
+def _forwarder(upstream: Upstream) -> WireForwarder | HttpxForwarder:
+    own = upstream.certificate_per_tenant
+    return WireForwarder(per_tenant=own) if upstream.forwarder == "wire" else HttpxForwarder(upstream.transport)

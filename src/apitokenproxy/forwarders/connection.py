@@ -23,6 +23,7 @@ from apitokenproxy.errors import (
     WriteTimeout,
 )
 from apitokenproxy.forwarders.http1 import Answer, Malformed, RequestBody, request_head
+from apitokenproxy.forwarders.trust import Trust
 from apitokenproxy.messages import Body, Outbound
 
 
@@ -67,8 +68,10 @@ class _Broken(Exception):
 class Connection:
     """One connection to one origin, for one request at a time."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, trust: Trust | None = None) -> None:
+        self.tenant: str | None = None  # whose request it carries
         self._stream = stream
+        self._trust = trust
         self._answer = Answer(b"")
         self._sent = False
         self._end: float | None = None
@@ -90,8 +93,10 @@ class Connection:
         answer = self._answer = Answer(outbound.method)
         body = outbound.body
         try:
-            if body is None:
-                await self._write(request_head(outbound) + RequestBody(outbound.length).end(), timeouts.write)
+            if body is None or isinstance(body, bytes):
+                framed = RequestBody(outbound.length)
+                sent = framed.frame(body) if body else b""
+                await self._write(request_head(outbound) + sent + framed.end(), timeouts.write)
             else:
                 await self._send_body(outbound, body, first, timeouts.write)
             self._sent = True
@@ -185,12 +190,15 @@ class Connection:
         """Tell whether the connection is proven clean, so that the next request may use it."""
         return self._sent and self._answer.reusable and self._stream.is_quiet()
 
-    def session(self) -> ssl.SSLSession | None:
-        """Return, once, what may shorten the next TLS handshake."""
-        if self._told:
-            return None
-        self._told = True
-        return self._stream.session
+    def is_outdated(self) -> bool:
+        """Tell whether it was made under TLS settings that hold no more."""
+        return self._trust is not None and self._trust.is_outdated()
+
+    def keep_session(self) -> None:
+        """Keep, once, what may shorten the next TLS handshake under the same settings."""
+        if self._trust is not None and not self._told:
+            self._told = True
+            self._trust.session = self._stream.session or self._trust.session
 
     def is_silent(self) -> bool:
         """Tell whether nothing has arrived since the last answer: asked just before the next request."""

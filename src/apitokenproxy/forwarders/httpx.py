@@ -110,7 +110,7 @@ def _request(outbound: Outbound) -> httpx.Request:
         outbound.method.decode("ascii"),
         httpx.URL(f"{origin.scheme}://{host}:{origin.port}", raw_path=bytes(outbound.target)),
         headers=headers,
-        stream=_Stream(outbound.body),
+        stream=httpx.ByteStream(outbound.body) if isinstance(outbound.body, bytes) else _Stream(outbound.body),
         extensions={
             "target": bytes(outbound.target),
             "timeout": {

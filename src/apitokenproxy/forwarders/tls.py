@@ -4,21 +4,23 @@ Rules:
 1. The certificate is verified, and for the upstream's name; 1.2 at least.
 2. An end is an end only when the upstream says so (close_notify). A connection that is merely cut
    could be an attacker's way to make half an answer look whole.
-3. A session is resumed only under the trust that made it: same context, same name.
 """
 
 import ssl
 import sys
 from pathlib import Path
 
-from apitokenproxy.errors import UpstreamUnreachable
+from apitokenproxy.errors import SecretUnavailable, UpstreamUnreachable
 from apitokenproxy.messages import Origin
 
 _READ = 16 * 1024  # a record holds no more (RFC 8446, section 5.1)
 
 
 def tls_context(origin: Origin) -> ssl.SSLContext | None:
-    """Return the TLS settings for an origin, None for plain http. Raises UpstreamUnreachable, OSError."""
+    """Return the TLS settings for an origin, None for plain http.
+
+    Raises SecretUnavailable for the client certificate, UpstreamUnreachable and OSError for what is trusted.
+    """
     if origin.scheme != "https":
         return None
     if origin.ca is None:
@@ -30,9 +32,19 @@ def tls_context(origin: Origin) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if origin.client_certificate is not None:
-        # Without a password callback of our own, OpenSSL would ask for one on the terminal.
-        context.load_cert_chain(origin.client_certificate, password=lambda: b"")
+        _show(origin.client_certificate, context)
     return context
+
+
+def _show(file: str, context: ssl.SSLContext) -> None:
+    try:
+        # Without a password callback of our own, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(file, password=lambda: b"")
+    except ssl.SSLError as error:  # its text could hold some of the file
+        why = f": {error.reason}" if error.reason else ""
+        raise SecretUnavailable(f"the client certificate {file} is no certificate with its key in PEM{why}") from None
+    except OSError as error:
+        raise SecretUnavailable(f"the client certificate {file} cannot be read: {error.strerror}") from None
 
 
 def _believing_the_system() -> ssl.SSLContext:

@@ -5,7 +5,7 @@ Rules:
    that a provider that hangs holds up no other.
 2. A secret that says for how long it is good is never used longer.
 3. A version is named by what its provider calls it, or its scheme, and a fingerprint: alike in all processes.
-4. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names.
+4. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names (`places.py`).
 """
 
 import difflib
@@ -20,13 +20,11 @@ from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider, SecretReader, StateStore
 from apitokenproxy.loading import Loaded, Loads
 from apitokenproxy.messages import Caller, Secret
+from apitokenproxy.places import fields_of, fill_in
 from apitokenproxy.secrets.naming import Fingerprints
 
 DEFAULT_TTL = 60.0
 MAX_REFERENCES = 10_000
-
-_FIELD = re.compile(r"\{([^{}]*)\}")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}")
 
 Fetch = Callable[[str], Awaitable[Secret]]
 
@@ -114,7 +112,7 @@ class _Reader:
         scheme, colon, place = reference.partition(":")
         if scheme not in self._kept or not colon or not place:
             raise ConfigurationError(_unknown(reference, scheme, list(self._kept)))
-        for name in _FIELD.findall(place):
+        for name in fields_of(place):
             if name not in {"tenant", "subject"}:
                 raise ConfigurationError(
                     f"secret reference {scheme}:…: {{{name}}} is not known; use {{tenant}} or {{subject}}"
@@ -124,9 +122,9 @@ class _Reader:
         if prepare is not None:
             prepare()  # what is missing is told when the proxy is mounted
         lifted: Fetch = colour.lift_apart(of_scheme.provider.fetch, Secret)
-        name = colour.lift_apart(of_scheme.names.of, str)
-        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted, name)
-        if not _FIELD.search(place):
+        naming = colour.lift_apart(of_scheme.names.of, str)
+        kept, get, fetch = of_scheme.kept, of_scheme.get, partial(of_scheme.fetch, lifted, naming)
+        if not fields_of(place):
 
             async def read(_caller: Caller) -> Secret:
                 secret = kept(place) or await get(place, partial(fetch, place), colour)
@@ -146,16 +144,8 @@ class _Reader:
         self._kept[scheme].expire(_filled_in(place, caller))
 
 
-def _filled_in(template: str, caller: Caller) -> str:
-    values = {"tenant": caller.tenant, "subject": caller.subject}
-
-    def fill(found: re.Match[str]) -> str:
-        value = values[found[1]]
-        if not _PLAIN_NAME.fullmatch(value) or ".." in value:
-            raise SecretUnavailable(f"the caller's {found[1]} is not a plain name, so no secret is looked up for it")
-        return value
-
-    return _FIELD.sub(fill, template)
+def _filled_in(place: str, caller: Caller) -> str:
+    return fill_in(place, tenant=caller.tenant, subject=caller.subject)
 
 
 def _unknown(reference: str, scheme: str, known: list[str]) -> str:

@@ -62,6 +62,25 @@ class ForwarderConformance:
                     self._run(colour, post)
                     assert line in upstream.received[0].split(b"\r\n")
 
+    def test_a_body_that_is_there_whole_is_sent_as_often_as_it_is_asked_for(self) -> None:
+        """Bytes are framed as chunks are, in either colour, and are not used up."""
+        for length, end, line in (
+            (6, b"abcdef", b"Content-Length: 6"),
+            (None, b"6\r\nabcdef\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+        ):
+            for colour in (ASYNC, SYNC):
+                with scripted(answering(_OK, end=end)) as upstream:
+
+                    async def twice(each: "_Each", up: ScriptedUpstream = upstream, size: Any = length) -> None:
+                        outbound = to(up.port, b"/", b"POST", body=b"abcdef", length=size)
+                        await each.whole(outbound)
+                        await each.whole(outbound)
+
+                    self._run(colour, twice)
+                    first, second = upstream.received
+                    assert first == second
+                    assert line in first.split(b"\r\n")
+
     # --- an answer comes back as the upstream sent it ---------------------------------------
 
     def test_headers_come_back_in_order_case_and_repetition(self) -> None:

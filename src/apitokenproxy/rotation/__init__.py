@@ -1,0 +1,1 @@
+"""Rotation of upstream secrets: candidate, current and previous versions, and what is known of them."""
