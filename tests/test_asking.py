@@ -2,12 +2,14 @@
 
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,19 +181,42 @@ def test_a_server_that_drips_keeps_nobody(begin: bytes) -> None:
     assert (error.detail, error.outage) == (f"{url} cannot be asked: it took too long", True)
 
 
-def test_a_server_that_drips_over_tls_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is cut below TLS."""
+@pytest.fixture
+def secured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ssl.SSLContext:
+    """Return the settings of a server whose certificate is of an authority that the system knows."""
     authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authorities.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authorities.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    monkeypatch.setattr("httpx._transports.default.create_ssl_context", lambda **_: trusting)
+    return context
 
-    def say(connection: socket.socket) -> None:
+
+def over_tls(context: ssl.SSLContext, say: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    def say_secured(connection: socket.socket) -> None:
         with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
-            dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}")(secured)
+            say(secured)
 
+    return say_secured
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's authorities are no file")
+def test_certificates_are_judged_by_the_systems_authorities(
+    secured: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a server of the house is believed; who is not known to the system is not asked."""
+    with saying(over_tls(secured, said(answer(b"{}")))) as place:
+        url = place.replace("http:", "https:")
+        assert ask("GET", url, error=SecretUnavailable).ok
+        assert "cannot be asked: ConnectError" in refusal(url.replace("127.0.0.1", "localhost")).detail
+        monkeypatch.delenv("SSL_CERT_FILE")
+        assert "cannot be asked: ConnectError" in refusal(url).detail
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system's authorities are no file")
+def test_a_server_that_drips_over_tls_keeps_nobody(secured: ssl.SSLContext) -> None:
+    """The connection is cut below TLS."""
+    say = over_tls(secured, dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n{}"))
     with saying(say) as url:
         error = refusal(url.replace("http:", "https:"), seconds=0.5)
     assert error.detail.endswith("it took too long")

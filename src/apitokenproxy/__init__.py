@@ -10,11 +10,15 @@ from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.credentials.body_field import BodyField
 from apitokenproxy.credentials.cookie import Cookie
+from apitokenproxy.credentials.github_app import GitHubApp
+from apitokenproxy.credentials.google import GoogleServiceAccount
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.credentials.refresh import OAuth2RefreshToken
+from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.errors import (
     ApitokenproxyError,
     ConfigurationError,
@@ -45,12 +49,16 @@ __all__ = [
     "Credential",
     "Denial",
     "Denied",
+    "GitHubApp",
+    "GoogleServiceAccount",
     "Grant",
     "Header",
     "HmacSignature",
+    "JwtBearer",
     "Limit",
     "OAuth2ClientCredentials",
     "OAuth2RefreshToken",
+    "OAuth2TokenExchange",
     "Operation",
     "Proxy",
     "ProxyError",

@@ -1,13 +1,15 @@
 """Asking somebody else for a JSON object: bounded in bytes and in time, and nothing of the answer in a message.
 
 Rules:
-1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret.
+1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret. Certificates are
+   judged by the system's authorities, as an upstream's are.
 2. No more than `most` bytes are read, and `seconds` after the request began its connection is cut, whatever
    it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
 3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
    well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`). For
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
-4. What an answer says is never told, for it may repeat what was sent; its status is.
+4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
+   with local variables show it, or what was sent, as long as that is HiddenText.
 """
 
 import contextlib
@@ -22,7 +24,9 @@ from typing import Any
 import httpx
 from attrs import field, frozen
 
+from apitokenproxy.authorities import system_authorities
 from apitokenproxy.errors import Unavailable
+from apitokenproxy.messages import Hidden
 
 MOST = 64 * 1024
 """Bytes of an answer."""
@@ -64,11 +68,11 @@ def ask(
     what = what or url
     sent = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "apitokenproxy"}
     deadline = _Deadline(seconds)
-    body = b""
+    body = Hidden()
     try:
         with (
             deadline,
-            httpx.Client(trust_env=False, timeout=seconds) as client,
+            httpx.Client(trust_env=False, timeout=seconds, verify=system_authorities()) as client,
             client.stream(
                 method,
                 url,
@@ -78,8 +82,8 @@ def ask(
                 extensions={"trace": deadline.trace},
             ) as answer,
         ):
-            for chunk in answer.iter_raw():
-                body += chunk
+            for chunk in map(Hidden, answer.iter_raw()):
+                body = Hidden(body + chunk)
                 if len(body) > most:
                     raise error(f"{what} answers with more than {most // 1024} KiB")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RuntimeError) as failure:
@@ -90,20 +94,23 @@ def ask(
     return _read(what, answer, body, error)
 
 
-def _read(what: str, answer: httpx.Response, body: bytes, error: type[Unavailable]) -> Answer:
+def _read(what: str, answer: httpx.Response, body: Hidden, error: type[Unavailable]) -> Answer:
     status = answer.status_code
     if status == httpx.codes.TOO_MANY_REQUESTS or httpx.codes.is_server_error(status):
         later = _seconds(answer.headers.get("retry-after", ""))
         raise error(f"{what} answers with status {status}", retry_after=later, outage=True)
+    said = _object(body)
+    if said is None and httpx.codes.is_success(status):
+        raise error(f"{what} does not answer with a JSON object", outage=True)
+    return Answer(status, said or {})
+
+
+def _object(body: Hidden) -> dict[str, Any] | None:
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
-        said = None
-    if isinstance(said, dict):
-        return Answer(status, said)
-    if httpx.codes.is_success(status):
-        raise error(f"{what} does not answer with a JSON object", outage=True)
-    return Answer(status, {})
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _seconds(written: str) -> float:

@@ -49,6 +49,10 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "boolean": (lambda value: isinstance(value, bool), "true or false"),
     "count": (lambda value: type(value) is int and value > 0, "a whole number of at least 1"),
     "count or zero": (lambda value: type(value) is int and value >= 0, "a whole number of at least 0"),
+    "number or string": (
+        lambda value: isinstance(value, str) or (type(value) is int and value > 0),
+        "a whole number of at least 1, or a string",
+    ),
     "seconds": (lambda value: type(value) in (int, float) and 0 < value < math.inf, "a positive number of seconds"),
     "fraction": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number between 0 and 1"),
     "strings": (_is_texts, "a list of strings"),

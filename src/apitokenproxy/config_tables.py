@@ -9,11 +9,15 @@ from apitokenproxy.credentials.basic import Basic
 from apitokenproxy.credentials.bearer import Bearer
 from apitokenproxy.credentials.body_field import BodyField
 from apitokenproxy.credentials.cookie import Cookie
+from apitokenproxy.credentials.github_app import GitHubApp
+from apitokenproxy.credentials.google import GoogleServiceAccount
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
 from apitokenproxy.credentials.refresh import OAuth2RefreshToken
+from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.messages import Timeouts
 from apitokenproxy.rotation.terms import Rotation
@@ -155,6 +159,67 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "audience": "string",
             "resource": "string",
             "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "oauth2-token-exchange": (
+        OAuth2TokenExchange,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "subject_token": "!string",
+            "subject_token_type": "string",
+            "requested_token_type": "string",
+            "audience": "string",
+            "resource": "string",
+            "scope": "string",
+            "client_id": "string",
+            "secret": "string",
+            "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "jwt-bearer": (
+        JwtBearer,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "issuer": "!string",
+            "key": "!string",
+            "subject": "string",
+            "audience": "string",
+            "scope": "string",
+            "key_id": "string",
+            "algorithm": "string",
+            "claims": "table",
+            "allow_private": "boolean",
+        },
+    ),
+    "github-app": (
+        GitHubApp,
+        {
+            "type": "!string",
+            "app_id": "!number or string",
+            "installation": "!number or string",
+            "key": "!string",
+            "repositories": "strings",
+            "permissions": "texts",
+            "url": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "google-service-account": (
+        GoogleServiceAccount,
+        {
+            "type": "!string",
+            "key": "!string",
+            "scopes": "strings",
+            "subject": "string",
+            "audience": "string",
             "allow_private": "boolean",
         },
     ),
@@ -169,6 +234,8 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "secret": "string",
             "scope": "string",
             "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
             "allow_private": "boolean",
         },
     ),

@@ -1,6 +1,7 @@
 """What the tests of credentials share: making one in both colours, and sending with it."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -59,13 +60,20 @@ class Exchange:
     record: Any
 
 
-def call(colour: str, kinds: Any, target: str = "/x", providers: Any = None, **material: str) -> Exchange:
-    """Call once through a proxy whose upstream takes these credentials."""
+def call(
+    colour: str,
+    kinds: Any,
+    target: str = "/x",
+    providers: Any = None,
+    accepts: Callable[[bytes], bool] = lambda _: True,
+    **material: str,
+) -> Exchange:
+    """Call once through a proxy whose upstream takes these credentials, if it `accepts` what Authorization says."""
     sent: list[Sent] = []
 
     def upstream(request: httpx.Request) -> httpx.Response:
         sent.append(Sent(request.url.raw_path, request.headers.raw))
-        return httpx.Response(200)
+        return httpx.Response(200 if accepts(request.headers.get("authorization", "").encode()) else 401)
 
     async def aupstream(request: httpx.Request) -> httpx.Response:
         return upstream(request)

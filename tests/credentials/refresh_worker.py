@@ -28,8 +28,9 @@ def made(url: str, store: str) -> Proxy:
     shared_token.LEASE, shared_token.REQUEST = 60.0, 40.0
     refresh.REQUEST = shared_token.REQUEST / PACE
     references = {"refresh_token": "env:FIRST", "key": "env:KEY", "secret": "env:SECRET"}
-    kind = OAuth2RefreshToken(f"{url}/token", "me:1", **references, allow_private=True)
-    kind._shared._clock = lambda: time.time() * PACE
+    kind = OAuth2RefreshToken(
+        f"{url}/token", "me:1", **references, allow_private=True, clock=lambda: time.time() * PACE
+    )
     kind._shared._sleep = lambda seconds: time.sleep(seconds / PACE)
     kind._loads._clock = lambda: time.monotonic() * PACE
     api = Upstream("api", url, credential=kind, allow_private=True)

@@ -484,6 +484,7 @@ def test_a_process_ends_in_the_middle_of_a_refresh(
         ({"allow_private": False}, "must be an https URL"),
         ({"auth": "digest"}, "basic or post"),
         ({"client_id": ""}, "client_id is empty"),
+        ({"auth": "private-key-jwt"}, "needs a secret, the private key"),
     ],
 )
 def test_what_is_wrong_is_said_when_it_is_built(terms: Any, sentence: str) -> None:

@@ -14,6 +14,7 @@ from apitokenproxy.credentials import shared_token
 from apitokenproxy.credentials.access_token import token_name
 from apitokenproxy.credentials.held_token import Held, Place
 from apitokenproxy.credentials.shared_token import LEASE, PATIENCE, GrantRefused, Renewed, SharedTokens
+from apitokenproxy.credentials.tokens import FRESH
 from apitokenproxy.errors import SecretUnavailable, StoreUnavailable
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.loading import Loaded
@@ -395,14 +396,16 @@ def test_an_access_token_that_ends_before_it_can_be_used_is_refused(world: World
     assert world.used == ["seed", "r0", "r1", "r2"]
 
 
-def test_a_token_that_the_api_refused_is_renewed_when_it_is_a_minute_old(world: World) -> None:
-    """Not before: an API that says 403 for other reasons causes no storm."""
+def test_a_token_that_the_api_refused_is_renewed_when_it_is_not_fresh(world: World) -> None:
+    """After thirty seconds and not before: an API that says 403 for other reasons causes no storm."""
     process = world.process()
     world.get(process)
-    world.now += 30
-    process.withdraw()
+    process.withdraw([token_name("another")])
+    world.now += FRESH - 1
     assert world.get(process, "access-1").value == "access-1"
-    world.now += 31
+    process.withdraw([token_name("access-1")])
+    assert world.get(process, "access-1").value == "access-1"
+    world.now += 1
     assert world.get(process, "access-1").value == "access-2"
     assert world.get(process, "access-2").value == "access-2"
 

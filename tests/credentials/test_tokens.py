@@ -9,7 +9,7 @@ from credential_calls import ACME, COLOURS
 from apitokenproxy import Caller, Credential, Secret, SecretUnavailable
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.credentials.access_token import LEEWAY, AccessToken
-from apitokenproxy.credentials.tokens import PAUSE, Tokens
+from apitokenproxy.credentials.tokens import FRESH, PAUSE, Tokens
 from apitokenproxy.loading import Loaded
 from loopback import wait_until
 
@@ -39,17 +39,19 @@ class Place:
             raise self.fails
         return AccessToken(f"token-{len(self.asked)}", 100 + LEEWAY).loaded("v")
 
-    def get(self, caller: Caller = ACME) -> bytes:
+    def made(self, caller: Caller = ACME) -> Credential:
         asked = self._obtain(caller)
-        made = run(asked) if self._colour is SYNC else self._loop.run_until_complete(asked)  # type: ignore[arg-type]
-        return bytes(made.headers[0][1])
+        return run(asked) if self._colour is SYNC else self._loop.run_until_complete(asked)  # type: ignore[arg-type]
+
+    def get(self, caller: Caller = ACME) -> bytes:
+        return bytes(self.made(caller).headers[0][1])
 
     def settle(self, asked: int) -> None:
         """Let loads land that nobody waits for."""
 
         def landed() -> bool:
             self._loop.run_until_complete(asyncio.sleep(0))
-            return len(self.asked) == asked and not self.tokens._loads._process.flights
+            return len(self.asked) == asked and not self.tokens._process.flights
 
         wait_until(landed)
 
@@ -114,11 +116,28 @@ def test_a_failure_is_told_again_for_a_second(place: Place) -> None:
     assert place.get() == b"Bearer token-3"
 
 
-def test_a_token_that_the_api_refused_is_fetched_anew(place: Place) -> None:
-    """Not one that was fetched a moment ago."""
-    place.get()
-    place.tokens.expire()
-    assert place.get() == b"Bearer token-1"
-    place.now += 2
-    place.tokens.expire()
+def test_an_endpoint_that_says_when_to_ask_again_is_not_asked_before(place: Place) -> None:
+    """For a minute at most; what is told to clients says how long."""
+    place.fails = SecretUnavailable("status 429", outage=True, retry_after=3600)
+    with pytest.raises(SecretUnavailable):
+        place.get()
+    place.now += 59
+    with pytest.raises(SecretUnavailable, match="status 429") as refused:
+        place.get()
+    assert (len(place.asked), refused.value.retry_after) == (1, 1)
+    place.now += 1
+    place.fails = None
     assert place.get() == b"Bearer token-2"
+
+
+def test_a_token_that_the_api_refused_is_fetched_anew(place: Place) -> None:
+    """That of whom it was refused to, and not one that is fresh: a 403 may have another cause."""
+    mine, theirs = place.made(), place.made(Caller("globex"))
+    joined = Credential(version="v,w", token=f"other,{mine.token}")
+    for moment, asked in ((FRESH - 1, 2), (FRESH, 3), (FRESH + 1, 3), (2 * FRESH, 3)):
+        place.now = moment
+        place.tokens.refused(joined)
+        place.made()
+        assert len(place.asked) == asked
+    assert place.made(Caller("globex")) is theirs
+    assert place.made() is not mine

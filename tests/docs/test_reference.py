@@ -16,11 +16,15 @@ from apitokenproxy import (
     BodyField,
     ConfigurationError,
     Cookie,
+    GitHubApp,
+    GoogleServiceAccount,
     Header,
     HmacSignature,
+    JwtBearer,
     Limit,
     OAuth2ClientCredentials,
     OAuth2RefreshToken,
+    OAuth2TokenExchange,
     Proxy,
     Query,
     Rotation,
@@ -61,6 +65,12 @@ NOT_IN_A_FILE = {
     "Upstream": {"name", "transport"},
     "JwtIdentity": {"self", "clock", "timer"},
     "HmacSignature": {"clock"},
+    "OAuth2ClientCredentials": {"clock"},
+    "OAuth2RefreshToken": {"clock"},
+    "OAuth2TokenExchange": {"clock"},
+    "JwtBearer": {"clock"},
+    "GitHubApp": {"clock"},
+    "GoogleServiceAccount": {"clock"},
     "SigV4": {"clock"},
 }
 """What is written otherwise in a file (tables of their own, the table's name) or only in Python."""
@@ -127,8 +137,20 @@ def _plain(default: Any) -> Any:
 
 
 CREDENTIALS = [
-    *[Bearer, Basic, Header, Query, Cookie, BodyField, HmacSignature],
-    *[OAuth2ClientCredentials, OAuth2RefreshToken, SigV4],
+    Bearer,
+    Basic,
+    Header,
+    Query,
+    Cookie,
+    BodyField,
+    HmacSignature,
+    OAuth2ClientCredentials,
+    OAuth2RefreshToken,
+    OAuth2TokenExchange,
+    JwtBearer,
+    GitHubApp,
+    GoogleServiceAccount,
+    SigV4,
 ]
 
 

@@ -8,7 +8,7 @@ Rules:
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 from attrs import field, frozen
@@ -16,7 +16,7 @@ from attrs import field, frozen
 from apitokenproxy.asking import SECONDS, Answer, ask
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.loading import Loaded
-from apitokenproxy.messages import Credential, Hidden
+from apitokenproxy.messages import Credential, Hidden, HiddenText
 
 DEFAULT_LIFETIME = 300.0
 """Seconds that a token is used which does not say how long it lasts."""
@@ -35,7 +35,7 @@ _ERRORS = frozenset(
     }
 )
 """RFC 6749, section 5.2, and RFC 8693, section 2.2.2."""
-_TOKEN = re.compile(r"[!-~]+")
+_TOKEN = re.compile(rb"[!-~]+")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _LONGEST = 10 * 365 * 86400.0
 
@@ -44,7 +44,7 @@ _LONGEST = 10 * 365 * 86400.0
 class AccessToken:
     """A token and for how many seconds from now it lasts."""
 
-    value: str = field(repr=False)
+    value: HiddenText = field(repr=False)
     lasts: float
 
     @property
@@ -87,28 +87,37 @@ def error_code(answer: Answer) -> str:
     return code if isinstance(code, str) and not answer.ok and code in _ERRORS else ""
 
 
-def access_token(what: str, answer: Answer) -> AccessToken:
-    """Return the bearer token that was answered. Raises SecretUnavailable, naming `what` was asked."""
+def access_token(what: str, answer: Answer, *, kinds: Collection[str] = ("bearer",)) -> AccessToken:
+    """Return the token that was answered, if its `token_type` is one of `kinds`.
+
+    Raises SecretUnavailable, naming `what` was asked.
+    """
     if not answer.ok:
         code = error_code(answer)
         raise SecretUnavailable(f"{what} gives no token: status {answer.status}{code and f', {code}'}")
-    if str(answer.said.get("token_type", "bearer")).lower() != "bearer":
+    if str(answer.said.get("token_type", "bearer")).lower() not in kinds:
         raise SecretUnavailable(f"{what} gave no bearer token")
-    lasts = answer.said.get("expires_in", DEFAULT_LIFETIME)
-    if isinstance(lasts, str) and _NUMBER.fullmatch(lasts):
-        lasts = int(lasts)  # some say it so
-    return AccessToken(sendable(what, answer.said.get("access_token")), lifetime(what, lasts))
+    lasts = _seconds(answer.said.get("expires_in", DEFAULT_LIFETIME))
+    return AccessToken(sendable(what, answer, "access_token"), lifetime(what, lasts))
 
 
-def sendable(what: str, token: object) -> str:
-    """Return what an answer holds as a token, if it can stand in a header. Raises SecretUnavailable."""
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+def sendable(what: str, answer: Answer, name: str) -> HiddenText:
+    """Return the token under that name in an answer, if it can stand in a header. Raises SecretUnavailable."""
+    token = Hidden(str(answer.said.get(name)).encode(errors="replace"))
+    if not isinstance(answer.said.get(name), str) or not _TOKEN.fullmatch(token):
         raise SecretUnavailable(f"{what} gave no token, or one that cannot stand in a header")
-    return token
+    return HiddenText(token.decode())
 
 
-def lifetime(what: str, seconds: object) -> float:
+def lifetime(what: str, seconds: float) -> float:
     """Return for how long a token lasts, if that is still some time. Raises SecretUnavailable."""
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < math.inf:
+    if not 0 < seconds < math.inf:
         raise SecretUnavailable(f"{what} gave a token that is over, or does not say how long it lasts")
     return min(seconds, _LONGEST)
+
+
+def _seconds(said: object) -> float:
+    """Return a number of seconds, which some write as a text; 0 for what is none."""
+    if isinstance(said, str) and _NUMBER.fullmatch(said):
+        return int(said)
+    return said if isinstance(said, int | float) and not isinstance(said, bool) else 0.0

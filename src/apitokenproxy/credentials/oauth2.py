@@ -1,12 +1,13 @@
 """OAuth 2.0 client credentials (RFC 6749, section 4.4): an access token for a client id and its secret."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from attrs import Factory, field, frozen
 
 from apitokenproxy.credentials.access_token import access_token, ask_for_token
-from apitokenproxy.credentials.client import Auth, as_client, known_client
+from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.naming import endpoint
 from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.interfaces import SecretReader
@@ -19,7 +20,9 @@ class OAuth2ClientCredentials:
     """`Authorization: Bearer` with a token that `token_url` gives to `client_id` and its `secret`.
 
     `scope`, `audience` and `resource` go into the request when they are set. The client says who it is by
-    `auth`: `basic` (RFC 6749, section 2.3.1) or `post`, in the form. `allow_private` permits plain http.
+    `auth`: `basic` (RFC 6749, section 2.3.1), `post`, in the form, or `private-key-jwt` (RFC 7523, section 2.2,
+    with `apitokenproxy[jwt]`). Then the secret is a private key in PEM: a JWT is signed with it, by `algorithm`
+    where the key leaves a choice, and `key_id` names the key. `allow_private` permits plain http.
 
     Raises ConfigurationError.
     """
@@ -31,8 +34,22 @@ class OAuth2ClientCredentials:
     audience: str = field(default="", kw_only=True)
     resource: str = field(default="", kw_only=True)
     auth: Auth = field(default="basic", kw_only=True)
+    algorithm: str = field(default="", kw_only=True)
+    key_id: str = field(default="", kw_only=True)
     allow_private: bool = field(default=False, kw_only=True)
+    clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
+    _client: Client = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            lambda self: Client(
+                "oauth2", self.token_url, self.client_id, self.auth, self.algorithm, self.key_id, self.clock
+            ),
+            takes_self=True,
+        ),
+    )
     _tokens: Tokens = field(
         init=False,
         repr=False,
@@ -44,23 +61,18 @@ class OAuth2ClientCredentials:
 
     def __attrs_post_init__(self) -> None:
         endpoint("oauth2", "token_url", self.token_url, allow_private=self.allow_private)
-        known_client("oauth2", self.client_id, self.auth)
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
-        return self._tokens.bind([secrets.reader(self.secret)], self._fetch, secrets.colour)
+        return self._tokens.bind([self._client.reader(secrets, self.secret)], self._fetch, secrets.colour)
 
-    def expire(self) -> None:
-        """Have tokens fetched anew, but for those that were fetched a moment ago: the API refused one."""
-        self._tokens.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the token fetched anew that the API refused, unless it is fresh."""
+        self._tokens.refused(refused)
 
     def _fetch(self, secret: Secret) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""
-        form, headers = as_client(self.auth, self.client_id, secret)
-        form |= {
-            "grant_type": "client_credentials",
-            "scope": self.scope,
-            "audience": self.audience,
-            "resource": self.resource,
-        }
+        shown, headers = self._client.shown(secret)
+        asked = {"scope": self.scope, "audience": self.audience, "resource": self.resource}
+        form = {"grant_type": "client_credentials"} | asked | shown
         return access_token(self.token_url, ask_for_token(self.token_url, form, headers)).loaded(secret.version)

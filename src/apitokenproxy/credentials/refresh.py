@@ -6,6 +6,7 @@ Rules:
 """
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
@@ -15,13 +16,14 @@ from attrs import Factory, field, frozen
 
 from apitokenproxy.asking import Answer
 from apitokenproxy.credentials.access_token import access_token, ask_for_token, bearer, error_code, sendable
-from apitokenproxy.credentials.client import Auth, as_client, known_client
+from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.held_token import Key, Place
 from apitokenproxy.credentials.naming import endpoint
 from apitokenproxy.credentials.shared_token import PATIENCE, REQUEST, GrantRefused, Renewed, SharedTokens
+from apitokenproxy.credentials.tokens import Tokens
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader, StateStore
-from apitokenproxy.loading import Loaded, Loads
+from apitokenproxy.loading import Loaded
 from apitokenproxy.messages import Caller, Credential, HiddenText, Secret
 
 _KIND = "oauth2-refresh-token"
@@ -49,7 +51,8 @@ class OAuth2RefreshToken:
     `refresh_token` is a reference to the first one, which a person's consent brought. The newest one and its access
     token are kept in the store of the proxy, for all processes, sealed under the master key that `key` is a reference
     to (`apitokenproxy.sealing.new_master_key`). `secret` is left out for a public client. `scope` asks for less than
-    was granted. `auth` is `basic` or `post`, in the form. `allow_private` permits plain http.
+    was granted. `auth`, `algorithm` and `key_id` are those of `OAuth2ClientCredentials`. `allow_private` permits
+    plain http. `clock` is in seconds since 1970.
 
     Needs the extra `sealed`. Raises ConfigurationError.
     """
@@ -61,15 +64,32 @@ class OAuth2RefreshToken:
     secret: str = field(default="", repr=False, kw_only=True)
     scope: str = field(default="", kw_only=True)
     auth: Auth = field(default="basic", kw_only=True)
+    algorithm: str = field(default="", kw_only=True)
+    key_id: str = field(default="", kw_only=True)
     allow_private: bool = field(default=False, kw_only=True)
+    clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
-    _shared: SharedTokens = field(init=False, repr=False, eq=False, factory=SharedTokens)
-    _loads: Loads[Credential] = field(
+    _client: Client = field(
         init=False,
         repr=False,
         eq=False,
         default=Factory(
-            lambda self: Loads(f"the token endpoint {self.token_url}", SecretUnavailable, timeout=1.2 * PATIENCE),
+            lambda self: Client(
+                _KIND, self.token_url, self.client_id, self.auth, self.algorithm, self.key_id, self.clock
+            ),
+            takes_self=True,
+        ),
+    )
+    _shared: SharedTokens = field(
+        init=False, repr=False, eq=False, default=Factory(lambda self: SharedTokens(self.clock), takes_self=True)
+    )
+    _loads: Tokens = field(
+        init=False,
+        repr=False,
+        eq=False,
+        default=Factory(
+            # Whether a token is fresh is known to the store, where it may have been for long.
+            lambda self: Tokens(f"the token endpoint {self.token_url}", timeout=1.2 * PATIENCE, fresh=1.0),
             takes_self=True,
         ),
     )
@@ -78,7 +98,8 @@ class OAuth2RefreshToken:
 
     def __attrs_post_init__(self) -> None:
         endpoint(_KIND, "token_url", self.token_url, allow_private=self.allow_private)
-        known_client(_KIND, self.client_id, self.auth)
+        if self.auth == "private-key-jwt" and not self.secret:
+            raise ConfigurationError(f"credential {_KIND}: auth private-key-jwt needs a secret, the private key")
         _master_key()  # what is missing is told now, not by the first request
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
@@ -87,7 +108,7 @@ class OAuth2RefreshToken:
         if states is None:
             raise ConfigurationError(f"credential {_KIND}: there is no store to keep refresh tokens in")
         read_seed, read_key = secrets.reader(self.refresh_token), secrets.reader(self.key)
-        read_secret = secrets.reader(self.secret) if self.secret else None
+        read_secret = self._client.reader(secrets, self.secret) if self.secret else None
         current: Callable[..., Awaitable[Loaded[Credential]]] = colour.lift_apart(
             partial(self._current, states), Loaded
         )
@@ -118,10 +139,10 @@ class OAuth2RefreshToken:
 
         return obtain
 
-    def expire(self) -> None:
-        """Have access tokens renewed that are not quite new: the API refused one."""
-        self._shared.withdraw()
-        self._loads.expire()
+    def expire(self, refused: Credential) -> None:
+        """Have the access token in a credential renewed, unless it is fresh: the API refused it."""
+        self._shared.withdraw(refused.token.split(","))
+        self._loads.refused(refused)
 
     def _current(self, states: StateStore, name: str, found: _Found) -> Loaded[Credential]:
         """Return the access token that all processes use. Waits. Raises SecretUnavailable and GrantRefused."""
@@ -139,8 +160,8 @@ class OAuth2RefreshToken:
 
     def _ask(self, secret: Secret | None, refresh_token: str) -> Renewed:
         """Use a refresh token. Raises SecretUnavailable, and GrantRefused when it is good no more."""
-        form, headers = as_client(self.auth, self.client_id, secret)
-        form |= {"grant_type": "refresh_token", "refresh_token": refresh_token, "scope": self.scope}
+        shown, headers = self._client.shown(secret)
+        form = {"grant_type": "refresh_token", "refresh_token": refresh_token, "scope": self.scope} | shown
         answer = ask_for_token(self.token_url, form, headers, seconds=REQUEST)
         if error_code(answer) == "invalid_grant":
             raise GrantRefused(f"{self.token_url} refuses the refresh token: status {answer.status}, invalid_grant")
@@ -148,8 +169,8 @@ class OAuth2RefreshToken:
 
     def _renewed(self, answer: Answer) -> Renewed:
         """Return what was given. A new refresh token is worth keeping also beside an access token that is none."""
-        given = answer.said.get("refresh_token") if answer.ok else None
-        refresh = HiddenText(sendable(self.token_url, given) if given else "")
+        given = answer.ok and answer.said.get("refresh_token")
+        refresh = sendable(self.token_url, answer, "refresh_token") if given else HiddenText()
         try:
             token = access_token(self.token_url, answer)
         except SecretUnavailable as error:

@@ -19,12 +19,12 @@ def bind_all(kinds: Kinds, secrets: SecretReader, colour: Colour) -> Source:
         [kind.bind(noting) if hasattr(kind, "bind") else colour.lift(kind.credential, Credential) for kind in kinds]
     )
 
-    def expire(caller: Caller) -> None:
+    def expire(caller: Caller, refused: Credential) -> None:
         for reference, _ in noting.noted:
             secrets.expire(reference, caller)
         for kind in kinds:
             if hasattr(kind, "expire"):
-                kind.expire()
+                kind.expire(refused)
 
     return Source(obtain, expire)
 

@@ -14,7 +14,7 @@ Rules:
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -24,6 +24,7 @@ from attrs import evolve, field, frozen
 
 from apitokenproxy.credentials.access_token import token_name
 from apitokenproxy.credentials.held_token import Held, Place
+from apitokenproxy.credentials.tokens import FRESH
 from apitokenproxy.errors import SecretUnavailable, StoreUnavailable
 from apitokenproxy.loading import Loaded
 from apitokenproxy.messages import HiddenText
@@ -39,7 +40,7 @@ _POLL = 0.1  # seconds between two looks at the state, while another one asks
 _AGAIN = 1.0  # seconds after which the state is looked at again, while a token is used that should be another one soon
 _REFUSED = 5.0  # seconds that nobody asks after a refusal
 _LONGEST = 60.0  # seconds that nobody asks after many outages, unless the endpoint wants more
-_SETTLED = 60.0  # seconds that an access token is used at least, though the API refuses it
+_MOST_WITHDRAWN = 1000
 _STORE = 0.5  # seconds between two attempts to store what could not be stored
 
 _log = logging.getLogger("apitokenproxy")
@@ -72,13 +73,15 @@ class SharedTokens:
     def __init__(self, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._withdrawn = 0.0
+        self._withdrawn: set[str] = set()
         self._unstored: dict[str, tuple[str, Held]] = {}
         self._storing: dict[str, threading.Thread] = {}
 
-    def withdraw(self) -> None:
-        """Have tokens renewed that are older than a minute now: the API refused one."""
-        self._withdrawn = self._clock()
+    def withdraw(self, names: Iterable[str]) -> None:
+        """Have the tokens of these names renewed as soon as they are not fresh: the API refused one."""
+        if len(self._withdrawn) >= _MOST_WITHDRAWN:
+            self._withdrawn.clear()
+        self._withdrawn.update(names)
 
     def get(self, place: Place, ask: Ask, known: str) -> Loaded[str]:
         """Return the access token and for how long it is used. `known` names the one that this process had last.
@@ -115,7 +118,7 @@ class SharedTokens:
         """Tell whether a good token is to be renewed. Who sees it first uses it, and renews it the next time."""
         if token_name(held.access) != known:
             return False
-        return now >= held.renew or (held.since < self._withdrawn and now >= held.since + _SETTLED)
+        return now >= held.renew or (known in self._withdrawn and now >= held.since + FRESH)
 
     def _renew(self, place: Place, ask: Ask, held: Held, number: int) -> None:
         """Ask for a new token, if nobody else does."""

@@ -7,9 +7,9 @@ Rules:
 """
 
 import ssl
-import sys
 from pathlib import Path
 
+from apitokenproxy.authorities import system_authorities
 from apitokenproxy.errors import SecretUnavailable, UpstreamUnreachable
 from apitokenproxy.messages import Origin
 
@@ -24,7 +24,7 @@ def tls_context(origin: Origin) -> ssl.SSLContext | None:
     if origin.scheme != "https":
         return None
     if origin.ca is None:
-        context = _believing_the_system()
+        context = system_authorities()
     elif Path(origin.ca).is_file():
         context = ssl.create_default_context(cafile=origin.ca)
     else:
@@ -45,15 +45,6 @@ def _show(file: str, context: ssl.SSLContext) -> None:
         raise SecretUnavailable(f"the client certificate {file} is no certificate with its key in PEM{why}") from None
     except OSError as error:
         raise SecretUnavailable(f"the client certificate {file} cannot be read: {error.strerror}") from None
-
-
-def _believing_the_system() -> ssl.SSLContext:
-    if sys.platform == "linux":
-        # Its trust store is files, read once here; truststore would read them again for every connection, in 16 ms.
-        return ssl.create_default_context()
-    import truststore  # noqa: PLC0415 - macOS and Windows, where OpenSSL cannot see the trust store
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class TlsBytes:

@@ -46,10 +46,10 @@ Send = Callable[[Caller, Credential], Awaitable[int]]
 
 @frozen
 class Source:
-    """How one credential is made for a caller, and how it is made anew."""
+    """How one credential is made for a caller, and how one that was refused is made anew."""
 
     obtain: Obtain
-    expire: Callable[[Caller], None]
+    expire: Callable[[Caller, Credential], None]
 
     async def had(self, caller: Caller) -> Credential | None:
         """Return the credential, or None if it cannot be had."""
@@ -141,7 +141,7 @@ class Versions:
         known = await self._records.known() if several else Known()
         live, source, stand_in = await self._roles(caller, known)
         if live.name == refused_one.name:
-            source.expire(caller)
+            source.expire(caller, refused_one)
             live = await source.obtain(caller)
         if live.name != refused_one.name:
             return live
