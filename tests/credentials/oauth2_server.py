@@ -66,14 +66,17 @@ class Refresh:
 
 @define
 class AuthorizationServer:
-    """A running server. `lasts` is how long access tokens live, in seconds; `pace` how much faster its seconds are."""
+    """A running server. `lasts` is how long access tokens live, in seconds; `pace` how much faster its seconds are.
+
+    `auth` is how the client must show itself, or `public`.
+    """
 
     url: str = ""
     lasts: float = 3600.0
     pace: float = 1.0
     rotates: bool = True
     grace: float = 0.0
-    public: bool = False
+    auth: str = "basic"
     faults: "deque[Fault]" = Factory(deque)
     counts: "Counter[str]" = Factory(Counter)
     asked: "list[dict[str, str]]" = Factory(list)
@@ -124,12 +127,15 @@ class AuthorizationServer:
 
     def knows(self, authorization: str, form: dict[str, str]) -> bool:
         """Tell whether the client says rightly who it is."""
-        if self.public:
-            return form.get("client_id") == CLIENT and "client_secret" not in form and not authorization
-        if authorization:
+        if self.auth == "basic":
             name, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
             return (unquote(name), unquote(password)) == (CLIENT, SECRET) and "client_id" not in form
-        return (form.get("client_id"), form.get("client_secret")) == (CLIENT, SECRET)
+        said = {name for name in form if name.startswith("client_")}
+        if self.auth == "post":
+            return said == {"client_id", "client_secret"} and form["client_secret"] == SECRET
+        if self.auth == "private-key-jwt":  # whether it is signed well is tested where JWTs are
+            return said >= {"client_assertion", "client_assertion_type"} and "client_secret" not in said
+        return said == {"client_id"} and form["client_id"] == CLIENT and not authorization
 
     def admits(self, authorization: str) -> bool:
         """Tell whether a request to the API carries a good access token, and count it."""

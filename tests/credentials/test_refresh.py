@@ -15,6 +15,8 @@ import httpx
 import pytest
 from attrs import Factory, define
 from credential_calls import COLOURS
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from oauth2_server import CLIENT, SECRET, AuthorizationServer, Fault, running_server
 
 from apitokenproxy import ConfigurationError, OAuth2RefreshToken, Proxy, Rule, SecretUnavailable, Upstream, nonblocking
@@ -170,10 +172,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what is asked, and how often -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("auth", ["basic", "post", "public"])
+@pytest.mark.parametrize("auth", ["basic", "post", "private-key-jwt", "public"])
 def test_a_request_carries_an_access_token(world: World, auth: str) -> None:
     """The refresh token and the client's secret go to the token endpoint alone; none of them is told."""
-    world.server.public = auth == "public"
+    world.server.auth = auth
+    if auth == "private-key-jwt":
+        key = Ed25519PrivateKey.generate()
+        written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        world.place.material["secret"] = written.decode()
     terms: dict[str, Any] = {"secret": ""} if auth == "public" else {"auth": auth}
     assert world.outcome(world.proxy(scope="read", **terms)) == "200"
     [form] = world.server.asked
@@ -482,7 +488,7 @@ def test_a_process_ends_in_the_middle_of_a_refresh(
     ("terms", "sentence"),
     [
         ({"allow_private": False}, "must be an https URL"),
-        ({"auth": "digest"}, "basic or post"),
+        ({"auth": "digest"}, "it must be basic, post"),
         ({"client_id": ""}, "client_id is empty"),
         ({"auth": "private-key-jwt"}, "needs a secret, the private key"),
     ],
