@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from apitokenproxy import Bearer, Proxy, Rule, Secret, SecretUnavailable, Upstream
+from apitokenproxy import Bearer, Proxy, Rule, Secret, SecretMissing, SecretUnavailable, Upstream
 
 
 class JsonFile:
@@ -19,8 +19,10 @@ class JsonFile:
     def fetch(self, reference: str) -> Secret:
         try:
             return Secret(json.loads(self._path.read_text())[reference])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise SecretUnavailable(f"{self._path} has no secret {reference}") from None
+        except KeyError:
+            raise SecretMissing(f"{self._path} has no secret {reference}") from None
+        except (OSError, ValueError, TypeError):
+            raise SecretUnavailable(f"{self._path} cannot be read, or {reference} in it is no secret") from None
 
 
 proxy = Proxy(

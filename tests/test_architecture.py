@@ -19,31 +19,32 @@ HOUSE = Path(apitokenproxy.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
 
 SHARED = {
-    *[
-        "_colour",
-        "asking",
-        "authorities",
-        "errors",
-        "interfaces",
-        "loading",
-        "messages",
-        "places",
-        "rotation",
-        "sealing",
-    ],
-    *["upstream", "wire"],
+    "_colour",
+    "asking",
+    "authorities",
+    "errors",
+    "interfaces",
+    "loading",
+    "messages",
+    "places",
+    "quiet",
+    "rotation",
+    "sealing",
+    "upstream",
+    "wire",
 }
 PARTS = {"audit", "credentials", "forwarders", "guard", "identity", "limits", "policy", "secrets"}
 
 EXACT = {
     "errors": set(),
+    "quiet": set(),
     "traces": set(),
     "wire": set(),
     "messages": {"errors", "traces", "wire"},
     "interfaces": {"_colour", "messages"},
     "finishing": {"_colour", "errors", "messages"},
     "_colour": {"errors"},
-    "asking": {"authorities", "errors", "messages"},
+    "asking": {"authorities", "errors", "messages", "quiet"},
     "authorities": set(),
     "sealing": {"errors", "messages"},
     "loading": {"_colour", "errors"},
@@ -58,7 +59,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "authorities", "loading", "places", "sealing", "wire"})
+    "proxy": (SHARED - {"asking", "authorities", "loading", "places", "quiet", "sealing", "wire"})
     | (PARTS - {"credentials"})
     | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }
@@ -111,7 +112,7 @@ FOREIGN = {
     "secrets/keyring.py": {"keyring"},
     "sealing.py": {"cryptography"},
     "secrets/vault.py": {"hvac"},
-    "secrets/vault_calls.py": {"hvac", "requests"},
+    "secrets/vault_calls.py": {"hvac", "requests", "urllib3"},
     "secrets/vault_login.py": {"hvac"},
 }
 """Every module that imports a package of others, attrs aside, and which."""

@@ -55,7 +55,7 @@ class Caller:
     def __init__(self, colour: str, loads: Loads[str], place: Place) -> None:
         self.loads = loads
         self._colour = ASYNC if colour == "async" else SYNC
-        self._load: Callable[[], Awaitable[Loaded[str]]] = self._colour.lift(place.ask, Loaded)
+        self._load: Callable[[], Awaitable[Loaded[str]]] = self._colour.lift_apart(place.ask, Loaded)
         self._loop = asyncio.new_event_loop() if colour == "async" else None
 
     def get(self, key: str = "key") -> str:
@@ -67,12 +67,16 @@ class Caller:
             self.get(key)
         return refused.value
 
+    def turn(self) -> None:
+        """Let what runs on the event loop go on."""
+        if self._loop is not None:
+            self._loop.run_until_complete(asyncio.sleep(0.001))
+
     def settle(self) -> None:
         """Let every load that nobody waits for land."""
 
         def landed() -> bool:
-            if self._loop is not None:
-                self._loop.run_until_complete(asyncio.sleep(0.001))
+            self.turn()
             return not self.loads._process.flights
 
         wait_until(landed)
@@ -86,7 +90,7 @@ class Caller:
         if self._loop is not None:
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
 
 
@@ -312,6 +316,30 @@ def test_failures_are_told_with_what_belongs_to_them(caller: Caller, place: Plac
     assert place.asked == 2  # a failure is not remembered
 
 
+class NotKept(StoreUnavailable):
+    """The place knows of none."""
+
+
+class Detailed(StoreUnavailable):
+    """An error that is made in a way of its own."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"number {number}")
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"), [(NotKept("none", retry_after=5.0), NotKept), (Detailed(5), StoreUnavailable)]
+)
+def test_failures_are_told_as_what_they_are(
+    caller: Caller, place: Place, failure: StoreUnavailable, told: type
+) -> None:
+    """With the code of their own; one that cannot be made again is told as its kind."""
+    place.says = failure
+    refusal = caller.refusal()
+    assert (type(refusal), refusal.detail, refusal.retry_after) == (told, failure.detail, failure.retry_after)
+    assert refusal is not failure
+
+
 @pytest.mark.parametrize("failure", [ValueError(MATERIAL), KeyError(MATERIAL), SecretUnavailable(MATERIAL)])
 def test_errors_of_other_kinds_are_told_by_their_type(caller: Caller, place: Place, failure: Exception) -> None:
     """Their text could hold material; nothing that hangs on the refusal leads to it."""
@@ -343,40 +371,114 @@ def impatient(request: pytest.FixtureRequest, clock: Hand, place: Place) -> Iter
 
 
 def test_a_load_that_hangs_is_given_up(impatient: Caller, place: Place) -> None:
-    """Who waits is told, and the next one may try again."""
-    place.gate = hung = threading.Event()
-    refusal = impatient.refusal()
-    assert (str(refusal), refusal.outage) == ("the place did not answer within 0.1 seconds", True)
-    place.gate = None
-    assert (impatient.get(), place.asked) == ("one", 2)
-    hung.set()
-
-
-def test_what_comes_late_does_not_replace_what_is_newer(impatient: Caller, place: Place) -> None:
-    """The hung load brings the old value after the new one was there."""
-    place.gate = hung = threading.Event()
-    impatient.refusal()
-    place.gate, place.says = None, "two"
-    assert impatient.get() == "two"
-    place.says = "late"
-    hung.set()
-    wait_until(impatient.hung_has_ended)
-    assert impatient.get() == "two"
-
-
-def test_loads_that_hang_do_not_pile_up(impatient: Caller, place: Place) -> None:
-    """At the fifth nothing is begun, and nobody waits; when one ends, it is tried again."""
+    """Who waits is told; while it hangs the next are told at once, and when it has ended they may try again."""
     place.gate = threading.Event()
-    told = [str(impatient.refusal(f"key-{number % 2}")) for number in range(10)]
-    assert (
-        told
-        == ["the place did not answer within 0.1 seconds"] * 4
-        + ["the place does not answer: too many attempts hang or run already"] * 6
-    )
-    assert place.asked == 4
+    refusals = [impatient.refusal() for _ in range(3)]
+    assert [(str(refusal), refusal.outage) for refusal in refusals] == [
+        ("the place did not answer within 0.1 seconds", True),
+        *[("the place does not answer: attempts hang already, or too many run", True)] * 2,
+    ]
+    assert place.asked == 1
     place.gate.set()
     wait_until(impatient.hung_has_ended)
-    assert impatient.get() == "one"
+    assert (impatient.get(), place.asked) == ("one", 2)
+
+
+def test_what_comes_late_is_not_used(impatient: Caller, place: Place) -> None:
+    """It was asked for too long ago; the next one asks anew."""
+    place.gate, place.says = threading.Event(), "late"
+    impatient.refusal()
+    place.gate.set()
+    wait_until(impatient.hung_has_ended)
+    place.says = "two"
+    assert (impatient.get(), place.asked) == ("two", 2)
+
+
+def test_a_key_that_hangs_holds_up_no_other(impatient: Caller, clock: Hand, place: Place) -> None:
+    """One tenant's secret hangs and is asked for a hundred times: of the others each is served, and renewed."""
+    others = [f"tenant-{number}" for number in range(20)]
+    for moment in (0.0, 85.0):  # loaded, then renewed
+        clock.now, place.gate = moment, threading.Event()
+        for _ in range(50):
+            impatient.refusal("hanging")
+        hung, place.gate = place.gate, None
+        asked = place.asked
+        for other in others:
+            assert impatient.get(other) == "one"
+            impatient.settle()
+        assert place.asked == asked + 20
+        hung.set()
+        wait_until(impatient.hung_has_ended)
+
+
+def test_a_hundred_that_wait_for_a_key_that_hangs_hold_up_no_other(clock: Hand) -> None:
+    """All at once, tasks and threads: it is asked for once, and whoever asks for another key is served meanwhile."""
+    hanging, place = Place(), Place()
+    hanging.gate = threading.Event()
+    loads = Loads[str]("the place", StoreUnavailable, clock=clock)
+    refused: list[str] = []
+
+    async def many() -> None:
+        loaded = ASYNC.lift_apart(hanging.ask, Loaded)
+        waiting = [asyncio.ensure_future(loads.get("hanging", loaded, ASYNC)) for _ in range(50)]
+        assert await loads.get("other", ASYNC.lift(place.ask, Loaded), ASYNC) == "one"
+        clock.now = 31.0
+        with pytest.raises(StoreUnavailable):
+            await loads.get("hanging", loaded, ASYNC)
+        refused.extend(str(error) for error in await asyncio.gather(*waiting, return_exceptions=True))
+
+    def one() -> None:
+        try:
+            run(loads.get("hanging", SYNC.lift_apart(hanging.ask, Loaded), SYNC))
+        except StoreUnavailable as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: hanging.asked == 1)
+    assert run(loads.get("another", SYNC.lift(place.ask, Loaded), SYNC)) == "one"
+    asyncio.run(many())
+    for thread in threads:
+        thread.join(PATIENCE)
+    hanging.gate.set()
+    assert (set(refused), len(refused)) == ({"the place did not answer within 30 seconds"}, 100)
+    assert (hanging.asked, place.asked) == (1, 2)
+
+
+def test_a_renewal_that_hangs_leaves_its_place_to_others(caller: Caller, clock: Hand, place: Place) -> None:
+    """Also when nobody asks for what it would bring: it is given up in its time."""
+    keys = [f"key-{number}" for number in range(9)]
+    for key in keys:
+        caller.get(key)
+    clock.now, hung = 85.0, threading.Event()
+    place.gate = hung
+    for key in keys[:8]:
+        caller.get(key)
+    wait_until(lambda: (caller.turn(), place.asked)[1] == 17)
+    place.gate = None
+    clock.now, place.says = 115.0, "two"
+    assert caller.get(keys[8]) == "two"
+    assert (len(caller.loads._process.hanging), len(caller.loads._process.behind)) == (8, 0)
+    hung.set()
+
+
+def test_loads_that_hang_do_not_pile_up(impatient: Caller, clock: Hand, place: Place) -> None:
+    """At the 33rd nothing is begun, and nobody waits; when one ends, it is tried again."""
+    keys = [f"key-{number}" for number in range(40)]
+    for key in keys:
+        impatient.get(key)
+    clock.now, place.gate = 90.0, threading.Event()
+    for key in keys:
+        clock.now += 1.0  # by which the renewal before is given up
+        impatient.get(key)
+    assert (len(impatient.loads._process.hanging), len(impatient.loads._process.flights)) == (32, 0)
+    refusal = impatient.refusal("new")
+    assert (str(refusal), refusal.outage) == ("the place does not answer: attempts hang already, or too many run", True)
+    assert place.asked == 72
+    place.gate.set()
+    wait_until(impatient.hung_has_ended)
+    assert impatient.get("new") == "one"
 
 
 def test_a_place_that_hangs_is_an_outage(impatient: Caller, clock: Hand, place: Place) -> None:
@@ -388,7 +490,8 @@ def test_a_place_that_hangs_is_an_outage(impatient: Caller, clock: Hand, place: 
     for number in range(20):
         clock.now = 110.0 + 2 * number  # by which the renewal before is given up
         assert impatient.get() == "one"
-    assert (len(impatient.loads._process.hanging), len(impatient.loads._process.flights)) == (4, 0)
+    assert (len(impatient.loads._process.hanging), len(impatient.loads._process.flights)) == (1, 0)
+    assert place.asked == 2
 
 
 # --- both colours, threads and loops --------------------------------------------------------

@@ -9,7 +9,8 @@ Rules:
    well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`). For
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
-   with local variables show it, or what was sent, as long as that is HiddenText.
+   with local variables show it, or what was sent, as long as that is HiddenText. Nor is it logged: of an
+   answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from attrs import field, frozen
 from apitokenproxy.authorities import system_authorities
 from apitokenproxy.errors import Unavailable
 from apitokenproxy.messages import Hidden
+from apitokenproxy.quiet import quiet
 
 MOST = 64 * 1024
 """Bytes of an answer."""
@@ -72,6 +74,7 @@ def ask(
     try:
         with (
             deadline,
+            quiet("httpcore"),
             httpx.Client(trust_env=False, timeout=seconds, verify=system_authorities()) as client,
             client.stream(
                 method,

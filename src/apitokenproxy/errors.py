@@ -35,6 +35,7 @@ audit record and the log, and never sent.
         │   ├── ExchangeRefused     400  token_exchange_refused
         │   ├── CrossSite           403  cross_site
         │   ├── Denied              403  denied
+        │   ├── NoSecretForCaller   403  no_secret_for_caller
         │   └── Limited             429
         │       ├── RateLimited          rate_limited
         │       ├── QuotaExceeded        quota_exceeded
@@ -45,6 +46,7 @@ audit record and the log, and never sent.
         │   ├── StoreUnavailable         store_unavailable
         │   ├── KeysUnavailable          keys_unavailable
         │   ├── SecretUnavailable        secret_unavailable
+        │   │   └── SecretMissing        secret_missing
         │   ├── LimiterUnavailable       limiter_unavailable
         │   ├── AuditUnavailable         audit_unavailable
         │   ├── PoolTimeout              pool_timeout
@@ -306,6 +308,14 @@ class Denied(Refused):
     title = "No rule allows this request, or there is no such upstream."
 
 
+class NoSecretForCaller(Refused):
+    """There is no secret for the caller's tenant or subject: it is not set up at this upstream."""
+
+    status = 403
+    code = "no_secret_for_caller"
+    title = "You have no credential for this upstream; ask its operator to set one up."
+
+
 class Limited(Refused):
     """A limit is reached; `retry_after` says when it may be tried again."""
 
@@ -382,6 +392,13 @@ class SecretUnavailable(Unavailable):
 
     code = "secret_unavailable"
     title = "The proxy cannot obtain the credential for this upstream at the moment."
+
+
+class SecretMissing(SecretUnavailable):
+    """The place where the secret should be answers that there is no such secret."""
+
+    code = "secret_missing"
+    title = "The proxy has no credential for this upstream."
 
 
 class LimiterUnavailable(Unavailable):

@@ -74,7 +74,8 @@ class SecretProvider(Protocol):
     def fetch(self, reference: str) -> Maybe[Secret]:
         """Return what `reference` (the part after `scheme:`) names.
 
-        Raises SecretUnavailable, with a text that holds no material, and with `outage` when nobody answered.
+        Raises SecretUnavailable, with a text that holds no material, and with `outage` when nobody answered; its
+        SecretMissing when, and only when, the place answered that there is no such secret.
         """
 
 
@@ -270,8 +271,9 @@ class SecretReader(Protocol):
     def reader(self, reference: str, *, lines: bool = False) -> Callable[[Caller], Awaitable[Secret]]:
         """Return the function that reads `reference` for a caller.
 
-        `{tenant}` and `{subject}` in it are filled in from the verified caller and nothing else. What it reads
-        is refused with SecretUnavailable if it is not of one line; `lines` is for what never stands in a header.
+        `{tenant}` and `{subject}` in it are filled in from the verified caller and nothing else, and the function
+        raises NoSecretForCaller where there is none for them. What it reads is refused with SecretUnavailable if
+        it is not of one line; `lines` is for what never stands in a header.
         Raises ConfigurationError for a reference that no provider knows.
         """
 

@@ -1,15 +1,14 @@
 """Loads: values that are asked for elsewhere, kept for their time, and asked for once however many want them.
 
 Rules:
-1. Every load runs by itself: a task under ASYNC, a daemon thread under SYNC. Whoever wants the value, tasks of
-   any loop and threads alike, waits for the same Future, at most `timeout` seconds. The lock is never held
-   while anything is loaded, told or logged.
+1. Every load runs by itself: a task under ASYNC, a daemon thread under SYNC. Tasks of any loop and threads alike
+   wait for one Future, at most `timeout` seconds. The lock is never held while anything is loaded, told or logged.
 2. Past 80 % of its life the old value is returned at once, and a load begins that nobody waits for.
 3. A failure is told to everyone who waited for it, and is not remembered. One with `outage` (nobody answered)
    lets the last good value stand in until `outage` seconds after its life, while it is tried again once a
    `_PAUSE`; any other failure is an answer, and ends what is kept with its life.
-4. A load that does not end in time is given up: what it brings late is not used, since something newer may be
-   here. Of those that hang only so many may be left running; then nothing new is begun until one ends.
+4. A load that does not end in time is given up, and what it brings late is not used. While it hangs, its key
+   begins no other, so that it takes no place from the rest; only so many may hang in all.
 5. A load that was cancelled tells nobody anything: the next in line begins anew.
 6. After a fork nothing is in flight: the child has neither the threads nor, maybe, an open lock.
 """
@@ -34,7 +33,7 @@ _log = logging.getLogger("apitokenproxy")
 _AHEAD = 0.8  # the part of its life after which a value is renewed
 _PAUSE = 1.0  # seconds between two loads that nobody waits for, when the first one failed
 _MOST_BEHIND = 8  # loads at one time that nobody waits for; what finds no place among them waits for its life's end
-_MOST_HANGING = 4  # loads that may go on after they were given up
+_MOST_HANGING = 32  # loads of all keys that may go on after they were given up
 _MOST_RUNNING = 64  # loads at one time: each may have a thread
 
 
@@ -146,8 +145,7 @@ class Loads(Generic[T]):
                 if mine:
                     raise self._error(f"{self._what}: the attempt was ended before it had an answer") from None
             except self._error as error:
-                value = self._stand_in(key)
-                if value is not None:
+                if (value := self._stand_in(key)) is not None:
                     return value
                 raise self._copy(error) from None
 
@@ -163,11 +161,11 @@ class Loads(Generic[T]):
     def _look(self, key: str, colour: Colour) -> tuple[T | None, _Flight[T] | None, bool]:
         """Return a value that may be used, the load that is on its way, and whether that is to be begun."""
         process, now = self._here(), self._clock()
-        flight = process.flights.get(key)
-        if flight is not None and flight.ended():
-            self._settle(flight)  # its event loop was closed around it
-        elif flight is not None and now >= flight.deadline:
-            self._give_up(flight)
+        for each in list(process.flights.values()):
+            if each.ended():
+                self._settle(each)  # its event loop was closed around it
+            elif now >= each.deadline:
+                self._give_up(each)
         value = self._stand_in(key)
         with process.lock:
             kept, flight = self._kept.get(key), process.flights.get(key)
@@ -176,8 +174,9 @@ class Loads(Generic[T]):
             if flight is not None:
                 return value, flight, False
             process.hanging = [each for each in process.hanging if not each.ended()]
-            many = len(process.hanging) >= _MOST_HANGING or len(process.flights) >= _MOST_RUNNING
-            if many or (value is not None and len(process.behind) >= _MOST_BEHIND):
+            hangs = len(process.hanging) >= _MOST_HANGING or any(each.key == key for each in process.hanging)
+            many = len(process.flights) >= _MOST_RUNNING
+            if hangs or many or (value is not None and len(process.behind) >= _MOST_BEHIND):
                 return value, None, False
             flight = process.flights[key] = _Flight(process, key, now + self._timeout, colour)
             if value is not None:
@@ -199,7 +198,7 @@ class Loads(Generic[T]):
         return kept.value
 
     def _without_asking(self, key: str) -> T:
-        failure = self._error(f"{self._what} does not answer: too many attempts hang or run already", outage=True)
+        failure = self._error(f"{self._what} does not answer: attempts hang already, or too many run", outage=True)
         with self._here().lock:
             self._note(key, failure)
         if (value := self._stand_in(key)) is None:
@@ -295,6 +294,7 @@ class Loads(Generic[T]):
     def _copy(self, error: Exception) -> Unavailable:
         """Return an error with no memory of where it was raised: those places may hold what must not be shown."""
         if isinstance(error, self._error):
-            return self._error(error.detail, retry_after=error.retry_after, outage=error.outage)
+            kind = type(error) if type(error).__init__ is self._error.__init__ else self._error
+            return kind(error.detail, retry_after=error.retry_after, outage=error.outage)
         told = error.detail if isinstance(error, InternalFault) else f"raised {type(error).__name__}"
         return self._error(f"{self._what}: {told}")

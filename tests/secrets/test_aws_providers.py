@@ -84,6 +84,10 @@ class TestSecretsManager(SecretProviderConformance):
         malformed = ["", "#", "a b", "a#b#c", "a@\n", "a#b@", "a#b@c d"]
         return ["app/nothing", "app/nothing#key", f"{name}#other", f"{name}#key@NOSUCHSTAGE", *malformed]
 
+    def absent(self) -> Sequence[str]:
+        name = self.hold("there", SecretString='{"key": "x"}')
+        return ["app/nothing", "app/nothing#key", f"{name}#other", f"{name}#key@NOSUCHSTAGE"]
+
     def garbage(self) -> Sequence[str]:
         values = {"empty": "", "surrogate": "\ud800", "number": 5, "object": {"key": MATERIAL}}
         name = self.hold("garbage", SecretString=json.dumps(values))
@@ -116,6 +120,9 @@ class TestParameterStore(SecretProviderConformance):
 
     def missing(self) -> Sequence[str]:
         return ["/app/nothing", self.put("there", "{}") + "#other", "", "a b", "a#", "a\n"]
+
+    def absent(self) -> Sequence[str]:
+        return ["/app/nothing", self.put("there", "{}") + "#other", self.put("once", "x") + ":7"]
 
     def garbage(self) -> Sequence[str]:
         return [self.put("text", MATERIAL) + "#key", self.put("number", json.dumps({"key": [MATERIAL]})) + "#key"]

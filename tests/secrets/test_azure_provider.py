@@ -131,6 +131,10 @@ class TestAzure(SecretProviderConformance):
         malformed = ["", "a", "team/", "/n", "team/n/x", "team/n?x", "te.am/n", "team/n#k@", "team/n#k@XYZ", "team/n\n"]
         return ["team/nothing", f"{there}@7", f"{there}x", "team/disabled", *malformed]
 
+    def absent(self) -> Sequence[str]:
+        there = self.put("there", "x")
+        return ["team/nothing", f"{there}@7", f"{there}x"]
+
     def garbage(self) -> Sequence[str]:
         text, number = self.vault.put("text", MATERIAL), self.vault.put("number", '{"key": 5}')
         return [f"{text}#key", f"{number}#key", self.vault.put("large", MATERIAL * 3000)]

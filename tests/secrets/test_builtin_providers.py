@@ -127,10 +127,11 @@ def test_a_request_carries_what_a_secret_manager_holds(
 
         return asyncio.run(get())
 
-    assert [ask(tenant) for tenant in ("acme", "acme", "other")] == [200, 200, 503]
+    assert [ask(tenant) for tenant in ("acme", "acme", "other")] == [200, 200, 403]
     proxy.close()
     assert sent == ["Bearer ghp_real"] * 2
     versions = [(record.credential, record.reason) for record in audit.records]
     assert versions[0] == versions[1]
     assert versions[0][0].startswith("vault/")
+    assert audit.records[2].code == "no_secret_for_caller"
     assert versions[2][1] == "vault: there is nothing at secret/keys/other; mend the reference or write it"

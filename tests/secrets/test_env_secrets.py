@@ -36,7 +36,7 @@ def test_a_variables_bytes_are_the_secret(secrets: Secrets, colour: str, value: 
 
 UNUSABLE = {
     "unset": (None, f"environment variable {NAME} is not set; export it before starting"),
-    "empty": ("", f"environment variable {NAME} is not set; export it before starting"),
+    "empty": ("", f"environment variable {NAME} is empty; it must hold the secret"),
     **{
         name: (value, f"env:{NAME} holds a newline or control character; write it again without")
         for name, value in {

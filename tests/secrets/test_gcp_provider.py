@@ -104,6 +104,10 @@ class TestGcp(SecretProviderConformance):
             *malformed,
         ]
 
+    def absent(self) -> Sequence[str]:
+        there = self.put("there", "x")
+        return ["my-project/nothing", f"{there}@7", f"{there}x"]
+
     def garbage(self) -> Sequence[str]:
         text = self.manager.put("text", MATERIAL.encode())
         number = self.manager.put("number", b'{"key": 5}')

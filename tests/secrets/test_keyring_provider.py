@@ -76,6 +76,9 @@ class TestKeyring(SecretProviderConformance):
     def missing(self) -> Sequence[str]:
         return ["nothing/here", "", "/", "a", "a/", "/a", "a/b\n", "a\0/b"]
 
+    def absent(self) -> Sequence[str]:
+        return ["nothing/here"]
+
     def garbage(self) -> Sequence[str]:
         self.backend.held["a", "bytes"] = MATERIAL.encode()
         return [self.put("empty", ""), self.put("large", MATERIAL * 3000), "a/bytes"]

@@ -30,6 +30,9 @@ class TestEnv(SecretProviderConformance):
     def missing(self) -> Sequence[str]:
         return ["ATP_TEST_NOTHING", "", "A=B", "A\0B"]
 
+    def absent(self) -> Sequence[str]:
+        return ["ATP_TEST_NOTHING"]
+
     def garbage(self) -> Sequence[str]:
         return [self.put("empty", "")]
 
@@ -50,6 +53,9 @@ class TestFile(SecretProviderConformance):
 
     def missing(self) -> Sequence[str]:
         return [str(self.folder / "nothing"), str(self.folder), "", "a\0b"]
+
+    def absent(self) -> Sequence[str]:
+        return [str(self.folder / "nothing"), str(self.folder / "no-folder" / "x"), self.put("file", "x") + "/below"]
 
     def garbage(self) -> Sequence[str]:
         os.mkfifo(self.folder / "pipe")

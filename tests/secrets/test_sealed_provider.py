@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from secret_calls import MATERIAL
 
-from apitokenproxy import ConfigurationError, SecretUnavailable
+from apitokenproxy import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
 from apitokenproxy.messages import Secret
 from apitokenproxy.sealing import MasterKey, new_master_key
@@ -50,6 +50,10 @@ class TestSealed(SecretProviderConformance):
         self.put("there", "x")
         malformed = ["", "/", "a/b/c", "acme/", "/there", "../there", "a b", "acme/there#", "acme/there#1", "there\n"]
         return ["acme/nothing", "other/there", "there", "acme/there#previous", *malformed]
+
+    def absent(self) -> Sequence[str]:
+        self.put("there", "x")
+        return ["acme/nothing", "other/there", "there", "acme/there#previous"]
 
 
 @pytest.fixture
@@ -203,6 +207,25 @@ def test_what_cannot_be_a_secret_is_not_sealed(path: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match="must not be empty"):
         SealedFile(path).put(GITHUB, "", key)
     assert not path.exists()
+
+
+def test_only_the_file_says_that_there_is_none(path: Path, tmp_path: Path) -> None:
+    """That the file or its key is missing says nothing about the secret."""
+    key, master = key_file(tmp_path)
+    provider, kinds = SealedProvider(str(path), [master]), []
+
+    def refusal() -> type:
+        with pytest.raises(SecretUnavailable) as refused:
+            provider.fetch("acme/github")
+        return refused.type
+
+    kinds.append(refusal())
+    SealedFile(path).put(Place("acme", "other"), MATERIAL, key)
+    kinds.append(refusal())
+    SealedFile(path).put(GITHUB, MATERIAL, key)
+    (tmp_path / "master").unlink()
+    kinds.append(refusal())
+    assert kinds == [SecretUnavailable, SecretMissing, SecretUnavailable]
 
 
 @pytest.mark.parametrize("place", [("a", "b/c"), ("a/b", "c"), ("", ""), ("", "a/b"), ("..", "a#b"), ("a b", "c")])

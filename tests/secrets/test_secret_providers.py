@@ -74,7 +74,9 @@ def test_the_documented_provider_works(tmp_path: Path, colour: str) -> None:
         proxy = a_proxy(colour, f"jsonfile:{name}", sent, audit, jsonfile=provider)
         assert (name, status) == (name, ask(proxy, colour).status_code)
         [record] = audit.records
-        assert record.reason == ("" if status == 200 else f"{file} has no secret {name}")
+        told = {"github": "", "gitlab": f"{file} has no secret gitlab"}
+        assert record.reason == told.get(name, f"{file} cannot be read, or {name} in it is no secret")
+        assert record.code == {"github": "", "gitlab": "secret_missing"}.get(name, "secret_unavailable")
         proxy.close()
     assert sent == [f"Bearer {MATERIAL}"]
 

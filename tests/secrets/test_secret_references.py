@@ -10,6 +10,7 @@ from secret_calls import ACME, COLOURS, Changing, Hand, read, read_all, refusal,
 
 from apitokenproxy import Bearer, Caller, ConfigurationError, Credential, Proxy, Rule, Secret, Upstream, nonblocking
 from apitokenproxy._colour import ASYNC, SYNC
+from apitokenproxy.errors import NoSecretForCaller, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Hidden, Request
 from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.secrets.env import EnvProvider
@@ -120,6 +121,69 @@ def test_what_a_credential_kind_says_of_lines_holds_in_the_proxy(colour: str, li
         status = asyncio.run(get())
     proxy.close()
     assert (status, sent) == ((200, [str(len(KEY_FILE))]) if lines else (503, []))
+
+
+# --- for whom there is none ------------------------------------------------------------------
+
+NONE_THERE = [
+    ("env:NO_KEY_OF_{tenant}", "environment variable NO_KEY_OF_acme is not set; export it before starting"),
+    ("file:/nowhere/{subject}", "secret file /nowhere/ci cannot be read: No such file or directory"),
+    ("fixed:{tenant}/{subject}", "the fixed secrets have no acme/ci"),
+]
+
+
+def none_there() -> Secrets:
+    return Secrets({"env": EnvProvider(), "file": FileProvider(), "fixed": FixedSecrets()})
+
+
+@pytest.mark.parametrize(("reference", "told"), NONE_THERE)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_caller_for_whom_there_is_no_secret_is_refused(colour: str, reference: str, told: str) -> None:
+    """With an answer that says that trying again does not help; nothing hangs on it."""
+    with pytest.raises(NoSecretForCaller) as refused:
+        read(none_there(), colour, reference)
+    assert (refused.value.detail, refused.value.retry_after) == (told, None)
+    assert (refused.value.__cause__, refused.value.__suppress_context__) == (None, True)
+
+
+@pytest.mark.parametrize(("reference", "told"), NONE_THERE)
+@pytest.mark.parametrize("colour", COLOURS)
+def test_what_is_missing_for_all_is_the_operators_matter(colour: str, reference: str, told: str) -> None:
+    """The same places, named outright."""
+    named = reference.replace("{tenant}", "acme").replace("{subject}", "ci")
+    with pytest.raises(SecretMissing) as refused:
+        read(none_there(), colour, named)
+    assert (refused.value.detail, refused.value.outage) == (told, False)
+
+
+@pytest.mark.parametrize("reference", ["changing:x", "changing:{tenant}"])
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_place_that_does_not_say_so_is_unavailable(colour: str, reference: str) -> None:
+    """An outage is nobody's fault, and ends; the caller may try again."""
+    secrets = Secrets({"changing": Changing(SecretUnavailable("nobody answers", outage=True))})
+    with pytest.raises(SecretUnavailable) as refused:
+        read(secrets, colour, reference)
+    assert (refused.type, refused.value.retry_after) == (SecretUnavailable, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("reference", "status", "code"),
+    [("fixed:{tenant}", 403, "no_secret_for_caller"), ("fixed:acme", 503, "secret_missing")],
+)
+def test_the_client_is_told_whether_it_helps_to_try_again(reference: str, status: int, code: str) -> None:
+    """By status and code; which place said so is in the audit record alone."""
+    audit = MemoryAudit()
+    answer = with_proxy(
+        lambda client: client.get("http://proxy/api/x"),
+        audit=audit,
+        credential=Bearer(reference),
+        transport=httpx.MockTransport(lambda _: httpx.Response(200)),
+    )
+    assert (answer.status_code, answer.headers["X-Proxy-Error"]) == (status, code)
+    assert ("Retry-After" in answer.headers) == (status == 503)
+    assert "fixed secrets" not in answer.text
+    [record] = audit.records
+    assert (record.code, record.reason, record.sent) == (code, "the fixed secrets have no acme", False)
 
 
 # --- who is calling -------------------------------------------------------------------------
@@ -275,7 +339,7 @@ def with_proxy(
         upstreams=[Upstream("api", "https://api.example.com", **terms)],
         rules=[Rule("all", effect="allow")],
         audit=audit or MemoryAudit(),
-        secret_providers={"naming": Naming()},
+        secret_providers={"naming": Naming(), "fixed": FixedSecrets()},
     )
     token = proxy.tokens.issue(tenant=tenant, subject="ci").token
     with httpx.Client(transport=proxy.transport(token)) as client:

@@ -111,6 +111,10 @@ class _OnBao(SecretProviderConformance):
         ]
         return [f"{self.mount}/nothing#key", f"{path}#other", "nowhere/at/all#key", *malformed]
 
+    def absent(self) -> Sequence[str]:
+        path = self.write("there", key="x")
+        return [f"{self.mount}/nothing#key", f"{path}#other"]
+
     def garbage(self) -> Sequence[str]:
         values = {"empty": "", "number": 5, "object": {"a": MATERIAL}, "list": [MATERIAL]}
         path = self.write("garbage", **values)

@@ -110,26 +110,29 @@ class SigV4:
 
 
 def _sign(auth: Any, keys: Any, outbound: Outbound, payload: str, now: datetime) -> None:
+    ours = {"X-Amz-Date": now.strftime(SIGV4_TIMESTAMP), "X-Amz-Content-SHA256": payload}
+    if keys.token:
+        ours["X-Amz-Security-Token"] = keys.token
+    ours["Authorization"] = _authorization(auth, outbound, [*_to_sign(outbound), *ours.items()], ours["X-Amz-Date"])
+    kept = [header for header in outbound.headers if header[0].lower() not in _OURS]
+    outbound.headers = kept + [(name.encode(), Hidden(value.encode("latin-1"))) for name, value in ours.items()]
+
+
+def _authorization(auth: Any, outbound: Outbound, fields: list[tuple[str, str]], timestamp: str) -> str:
+    """Return the signature of method, target, Host and these header fields."""
     authority = outbound.origin.authority.decode()
     request = AWSRequest(
         method=outbound.method.decode(),
         url=f"{outbound.origin.scheme}://{authority}{outbound.target.decode('latin-1')}",
     )
-    request.context["timestamp"] = now.strftime(SIGV4_TIMESTAMP)
-    ours = {"X-Amz-Date": request.context["timestamp"], "X-Amz-Content-SHA256": payload}
-    if keys.token:
-        ours["X-Amz-Security-Token"] = keys.token
-    for name, value in [*_to_sign(outbound), *ours.items()]:
+    request.context["timestamp"] = timestamp
+    for name, value in fields:
         request.headers[name] = value
     request.headers["host"] = authority
     canonical = auth.canonical_request(request)
     signature = auth.signature(auth.string_to_sign(request, canonical), request)
     signed = auth.signed_headers(auth.headers_to_sign(request))
-    ours["Authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, SignedHeaders={signed}, Signature={signature}"
-    )
-    kept = [header for header in outbound.headers if header[0].lower() not in _OURS]
-    outbound.headers = kept + [(name.encode(), Hidden(value.encode("latin-1"))) for name, value in ours.items()]
+    return f"AWS4-HMAC-SHA256 Credential={auth.scope(request)}, SignedHeaders={signed}, Signature={signature}"
 
 
 def _to_sign(outbound: Outbound) -> list[tuple[str, str]]:

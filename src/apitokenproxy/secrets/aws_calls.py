@@ -4,10 +4,11 @@ Rules:
 1. Region and credentials are found as AWS's own tools find them: environment, files, the machine's role.
 2. A client belongs to one process and is shared by its threads, as boto3 allows it.
 3. There is one attempt a call. The cache before the provider tries again.
-4. AWS's texts are not quoted; its error codes are.
+4. AWS's texts are not quoted; its error codes are, if that is what they look like.
 5. boto3 and what is below it log nothing of a call but warnings: at DEBUG they log secrets and session tokens.
 """
 
+import re
 from typing import Any
 
 import boto3
@@ -23,10 +24,11 @@ from botocore.exceptions import (
     ConnectionError as AwayError,
 )
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
+from apitokenproxy.quiet import quiet
 from apitokenproxy.secrets.per_process import PerProcess
-from apitokenproxy.secrets.quiet import quiet
 
+_CODE = re.compile(r"[A-Za-z.]{1,64}")
 _BUSY = frozenset({"InternalServiceError", "InternalServerError", "ServiceUnavailable", "ThrottlingException"})
 _SERVER_AT_FAULT = 500
 _TOO_MANY = 429
@@ -40,6 +42,9 @@ _CURES = {
     "ResourceNotFoundException": "there is no such secret or version; see name and region",
     "UnrecognizedClientException": "the credentials are not accepted",
 }
+
+
+_MISSING = frozenset({"ParameterNotFound", "ParameterVersionNotFound", "ResourceNotFoundException"})
 
 
 class AwsCalls:
@@ -56,17 +61,19 @@ class AwsCalls:
         self._client = PerProcess(connect)
 
     def call(self, operation: str, place: str, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to one operation. Raises SecretUnavailable, which names `place`."""
+        """Return the answer to one operation. Raises SecretUnavailable or SecretMissing, which name `place`."""
         try:
             client = self._client.get()
             with quiet(*_TALKATIVE):
                 return getattr(client, operation)(**parameters)  # type: ignore[no-any-return]
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
+            code = code if _CODE.fullmatch(code) else ""
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             busy = code in _BUSY or status >= _SERVER_AT_FAULT or status == _TOO_MANY
             cure = _CURES.get(code, "AWS refuses it")
-            raise SecretUnavailable(f"{place} cannot be read: {cure} ({code or status})", outage=busy) from None
+            kind = SecretMissing if code in _MISSING else SecretUnavailable
+            raise kind(f"{place} cannot be read: {cure} ({code or status})", outage=busy) from None
         except (HTTPClientError, AwayError) as error:
             raise SecretUnavailable(
                 f"{place} cannot be read: AWS does not answer ({type(error).__name__})", outage=True
@@ -79,5 +86,5 @@ class AwsCalls:
             ) from None
         except BotoCoreError as error:
             raise SecretUnavailable(f"{place} cannot be read: {type(error).__name__}") from None
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not AWS") from None

@@ -7,6 +7,7 @@ Rules:
 4. azure.core logs nothing of a call but warnings: with `logging_enable` it logs secrets and tokens at DEBUG.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,10 +23,10 @@ from azure.core.exceptions import (
 from azure.identity import DefaultAzureCredential
 from azure.keyvault.secrets import SecretClient
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.quiet import quiet
 from apitokenproxy.secrets.per_process import PerProcess
-from apitokenproxy.secrets.quiet import quiet
 from apitokenproxy.secrets.value import secret_in
 
 _REFERENCE = re.compile(
@@ -36,9 +37,22 @@ _CURES = {
     403: "the proxy may not read it, or it is disabled; grant it the role Key Vault Secrets User",
     404: "there is no such secret or version",
 }
+_MISSING = "SecretNotFound"  # Azure's code for a secret and for a version; whatever else says 404 is not Azure
+_OK = 200
 _SERVER_AT_FAULT = 500
 _TOO_MANY = 429
 _MOST_VAULTS = 100
+
+
+def _must_hold_text(answer: Any) -> None:
+    """Raise ValueError for a secret that is no text or no UTF-8, of which Azure's client makes some text."""
+    if answer.http_response.status_code == _OK and not isinstance(_value(answer.http_response.body()), str):
+        raise ValueError
+
+
+def _value(body: bytes) -> Any:
+    said = json.loads(body.decode())
+    return said.get("value") if isinstance(said, dict) else None
 
 
 @frozen
@@ -91,7 +105,7 @@ class AzureSecretsProvider:
             with quiet("azure.core", "msal"):
                 client = self._client(vault)
             with quiet("azure.core", "msal"):
-                return client.get_secret(name, version)
+                return client.get_secret(name, version, raw_response_hook=_must_hold_text)
         except ClientAuthenticationError as error:
             raise SecretUnavailable(
                 f"{place} cannot be read: there are no good credentials for Azure ({type(error).__name__}); give the "
@@ -103,11 +117,12 @@ class AzureSecretsProvider:
             ) from None
         except HttpResponseError as error:
             status = error.status_code or 0
-            raise SecretUnavailable(
+            missing = error.error is not None and error.error.code == _MISSING
+            raise (SecretMissing if missing else SecretUnavailable)(
                 f"{place} cannot be read: {_CURES.get(status, 'Azure refuses it')} ({status})",
                 outage=status >= _SERVER_AT_FAULT or status == _TOO_MANY,
             ) from None
-        except (AzureError, AttributeError, LookupError, TypeError, ValueError):
+        except (AzureError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not Azure") from None
 
     def _client(self, vault: str) -> SecretClient:

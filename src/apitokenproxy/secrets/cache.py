@@ -6,6 +6,7 @@ Rules:
 2. A secret that says for how long it is good is never used longer.
 3. A version is named by what its provider calls it, or its scheme, and a fingerprint: alike in all processes.
 4. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names (`places.py`).
+   Where there is no secret for them, the caller is refused: trying again does not help.
 """
 
 import difflib
@@ -16,7 +17,7 @@ from functools import partial
 from typing import NoReturn
 
 from apitokenproxy._colour import Colour
-from apitokenproxy.errors import ConfigurationError, SecretUnavailable
+from apitokenproxy.errors import ConfigurationError, NoSecretForCaller, SecretMissing, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider, SecretReader, StateStore
 from apitokenproxy.loading import Loaded, Loads
 from apitokenproxy.messages import Caller, Secret
@@ -134,7 +135,10 @@ class _Reader:
 
         async def read_for(caller: Caller) -> Secret:
             filled_in = _filled_in(place, caller)
-            secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            try:
+                secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+            except SecretMissing as error:
+                raise NoSecretForCaller(error.detail) from None
             return secret if secret.one_line or lines else of_scheme.refuse_lines(filled_in)
 
         return read_for

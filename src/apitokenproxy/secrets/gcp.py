@@ -18,10 +18,10 @@ from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.protobuf.json_format import ParseError
 from requests.exceptions import RequestException
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.quiet import quiet
 from apitokenproxy.secrets.per_process import PerProcess
-from apitokenproxy.secrets.quiet import quiet
 from apitokenproxy.secrets.value import secret_in
 
 _REFERENCE = re.compile(
@@ -71,7 +71,7 @@ class GcpSecretsProvider:
         except GoogleAPICallError as error:
             status = error.code or 0
             cure = _CURES.get(status, "Google refuses it")
-            raise SecretUnavailable(
+            raise (SecretMissing if _says_missing(error) else SecretUnavailable)(
                 f"{place} cannot be read: {cure} ({int(status)})",
                 outage=status >= _SERVER_AT_FAULT or status == _TOO_MANY,
             ) from None
@@ -84,8 +84,16 @@ class GcpSecretsProvider:
                 f"{place} cannot be read: there are no good credentials for Google ({type(error).__name__}); give the "
                 "machine a service account or set GOOGLE_APPLICATION_CREDENTIALS"
             ) from None
-        except (ParseError, AttributeError, LookupError, TypeError, ValueError):
+        except (ParseError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise SecretUnavailable(f"{place} cannot be read: what answers is not Google") from None
+
+
+def _says_missing(error: GoogleAPICallError) -> bool:
+    """Tell whether Google said that there is none: a 404 from anything on the way there is in another form."""
+    try:
+        return error.response.json()["error"]["status"] == "NOT_FOUND"  # type: ignore[no-any-return]
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return False
 
 
 def _connected() -> SecretManagerServiceClient:

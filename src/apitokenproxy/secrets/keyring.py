@@ -6,20 +6,21 @@ Rules:
 """
 
 import threading
+from typing import Any
 
 import keyring
 from attrs import define
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringError, KeyringLocked, NoKeyringError
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.value import secret_in
 
 
 @define
 class _Answer:
-    password: str | None = None
+    password: Any = None
     error: Exception | None = None
 
 
@@ -46,8 +47,10 @@ class KeyringProvider:
             raise SecretUnavailable(f"{place} cannot be read: the keyring is locked; unlock it")
         if answer.error is not None:
             raise SecretUnavailable(f"{place} cannot be read: {type(answer.error).__name__}")
+        if answer.password is None:
+            raise SecretMissing(f"{place} is not there; write it with: keyring set {service} {user}")
         if not isinstance(answer.password, str):
-            raise SecretUnavailable(f"{place} is not there; write it with: keyring set {service} {user}")
+            raise SecretUnavailable(f"{place} is not text; write it again with: keyring set {service} {user}")
         return secret_in(answer.password, "", place=place, version="")
 
     def _asked(self, service: str, user: str, place: str) -> _Answer:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from apitokenproxy.errors import ConfigurationError, SecretUnavailable
+from apitokenproxy.errors import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.sealing import MasterKey
 from apitokenproxy.secrets.env import EnvProvider
@@ -64,7 +64,7 @@ class SealedProvider:
         versions = sorted(self._file.versions(place), key=_number, reverse=True)
         if len(versions) <= bool(found["previous"]):
             what = "no version before the newest" if versions else "nothing"
-            raise SecretUnavailable(f"sealed: there is {what} at {place}; seal it first")
+            raise SecretMissing(f"sealed: there is {what} at {place}; seal it first")
         written = versions[bool(found["previous"])]
         material = opened(self._key(written["key"], place), place, written)
         try:
@@ -77,7 +77,7 @@ class SealedProvider:
             scheme, _, rest = master.partition(":")
             try:
                 key = MasterKey(self._providers[scheme].fetch(rest))
-            except ConfigurationError as error:
+            except (ConfigurationError, SecretMissing) as error:  # it is the key that is missing, not the secret
                 raise SecretUnavailable(str(error)) from None
             if key.id == identifier:
                 return key

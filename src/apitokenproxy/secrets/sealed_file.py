@@ -22,6 +22,7 @@ from attrs import frozen
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.sealing import MasterKey
+from apitokenproxy.secrets.reading import read_file, why_not
 
 MAX_BYTES = 16 << 20
 KEPT_VERSIONS = 2
@@ -109,11 +110,9 @@ class SealedFile:
 
     def _read(self) -> dict[str, list[Sealed]]:
         try:
-            with self._path.open("rb") as file:
-                raw = file.read(MAX_BYTES + 1)
+            raw = read_file(self._path, MAX_BYTES)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "its path holds a NUL"
-            raise SecretUnavailable(f"sealed: {self._path} cannot be read: {reason}") from None
+            raise SecretUnavailable(f"sealed: {self._path} cannot be read: {why_not(error)}") from None
         try:
             document = json.loads(raw) if len(raw) <= MAX_BYTES else None
         except (ValueError, RecursionError):

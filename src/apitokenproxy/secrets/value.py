@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 
 MAX_BYTES = 65536
@@ -12,7 +12,8 @@ MAX_BYTES = 65536
 def secret_in(held: str | bytes, key: str, *, place: str, version: str) -> Secret:
     """Return what is held, or with a key the text under it.
 
-    Raises SecretUnavailable, which names `place` and shows nothing of what is held.
+    Raises SecretUnavailable, which names `place` and shows nothing of what is held; SecretMissing when it is an
+    object without that key.
     """
     if len(held) > MAX_BYTES:
         raise SecretUnavailable(f"{place} is larger than 64 KiB; it must hold the secret alone, or a JSON object")
@@ -33,8 +34,9 @@ def _under(held: str | bytes, key: str, place: str) -> str:
         found = None
     if not isinstance(found, dict):
         raise SecretUnavailable(f"{place} cannot be had: what is held there is not a JSON object; leave out #{key}")
-    value = found.get(key)
+    if key not in found:
+        raise SecretMissing(f"{place} cannot be had: there is no such key")
+    value = found[key]
     if not isinstance(value, str):
-        what = "there is no such key" if value is None else "what is under that key is not text"
-        raise SecretUnavailable(f"{place} cannot be had: {what}")
+        raise SecretUnavailable(f"{place} cannot be had: what is under that key is not text")
     return value

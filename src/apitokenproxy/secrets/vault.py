@@ -21,7 +21,7 @@ from typing import Any
 from attrs import define, field, frozen
 from hvac.exceptions import Forbidden, InvalidPath, VaultError
 
-from apitokenproxy.errors import ConfigurationError, SecretUnavailable
+from apitokenproxy.errors import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.vault_calls import Unlike, VaultServer, part
 from apitokenproxy.secrets.vault_login import VaultLogin, login_from_environment
@@ -100,7 +100,10 @@ class VaultProvider:
         self._leases: dict[str, _Lease] = {}
 
     def fetch(self, reference: str) -> Secret:
-        """Return the value of one key. Raises SecretUnavailable, with `outage` when Vault does not answer."""
+        """Return the value of one key. Raises SecretUnavailable, with `outage` when Vault does not answer.
+
+        Raises SecretMissing for a path at which there is nothing, and for a key that is not there.
+        """
         found = _REFERENCE.fullmatch(reference)
         if found is None or {"", ".", ".."} & set(found["path"].split("/")):
             raise SecretUnavailable("vault: a reference is MOUNT/PATH#KEY, of letters, digits and . _ @ + = : , -")
@@ -116,12 +119,12 @@ class VaultProvider:
                     raise
                 self._show_token(client)
                 data, version, good_for = self._read(client, path)
-        value = data.get(key)
-        if not isinstance(value, str):
-            what = "has no key" if value is None else "holds something that is not text under the key"
-            raise SecretUnavailable(f"vault: {path} {what} {key}")
+        if key not in data:
+            raise SecretMissing(f"vault: {path} has no key {key}")
+        if not isinstance(data[key], str):
+            raise SecretUnavailable(f"vault: {path} holds something that is not text under the key {key}")
         try:
-            return Secret(value, version=version, good_for=good_for)
+            return Secret(data[key], version=version, good_for=good_for)
         except ValueError:
             told = f"vault: {path}#{key} is empty, or text that UTF-8 cannot write; write it again"
             raise SecretUnavailable(told) from None
@@ -136,7 +139,9 @@ class VaultProvider:
             data = part(client.read(f"{mount.path}data/{path.removeprefix(mount.path)}"), "data")
         except InvalidPath:
             self._mounts.pop(mount.path, None)  # it may have been made anew, of another kind
-            raise
+            if not client.session.says_missing:
+                raise Unlike from None
+            raise SecretMissing(f"vault: there is nothing at {path}; mend the reference or write it") from None
         return part(data, "data"), f"vault/{part(data, 'metadata').get('version')}", None
 
     def _mount(self, client: Any, path: str) -> _Mount:

@@ -3,10 +3,12 @@
 Rules:
 1. A connection belongs to one fetch. Nothing is followed and no proxy is asked: what is sent holds a token.
 2. No answer is read for longer than the timeout, nor beyond MAX_BYTES.
-3. Vault's answers are not quoted. Their texts name what is refused, but so do ours.
+3. Vault's answers are not quoted, nor does urllib3 log what it cannot read of one. Their texts name what is
+   refused, but so do ours.
 """
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,11 +17,14 @@ import hvac
 import requests
 from attrs import frozen
 from hvac.exceptions import Forbidden, InvalidPath, VaultError
+from urllib3.exceptions import HTTPError
 
 from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.quiet import quiet
 
 MAX_BYTES = 1 << 20
 
+_NOT_FOUND = 404
 _NOBODY_THERE = frozenset({412, 429, 472, 473, 500, 501, 502, 503, 504})
 """Answers of a Vault that is sealed, behind, too busy or away (Vault HTTP API, "Status codes")."""
 
@@ -35,6 +40,7 @@ class _Session(requests.Session):
         self.trust_env = False
         self.verify = ca or True
         self.status = 0
+        self.says_missing = False
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         end = time.monotonic() + self._seconds
@@ -46,6 +52,9 @@ class _Session(requests.Session):
             if len(content) > MAX_BYTES or time.monotonic() > end:
                 response.close()
                 raise requests.exceptions.ReadTimeout
+        self.says_missing = self.status == _NOT_FOUND and _is_object(content)
+        if response.ok:
+            content.decode()  # else requests would put other characters in the place of what is no UTF-8
         response._content = content  # noqa: SLF001 - what `stream=False` would have read without bound
         return response
 
@@ -62,15 +71,13 @@ class VaultServer:
     @contextlib.contextmanager
     def client(self, path: str) -> Iterator[Any]:
         """Give an hvac.Client without a token. What fails in the body raises SecretUnavailable, naming `path`."""
-        with _Session(self.timeout, self.ca) as session:
+        with quiet("urllib3"), _Session(self.timeout, self.ca) as session:
             client = hvac.Client(
                 self.url, namespace=self.namespace, session=session, timeout=self.timeout, allow_redirects=False
             )
             client.token = None  # hvac takes one from the environment
             try:
                 yield client
-            except InvalidPath:
-                raise SecretUnavailable(f"vault: there is nothing at {path}; mend the reference or write it") from None
             except Forbidden:
                 raise SecretUnavailable(
                     f"vault: the proxy may not read {path}, or its login is not accepted; grant its policy read on it"
@@ -80,13 +87,21 @@ class VaultServer:
                     f"vault: {self.url} answers {session.status} when asked for {path}",
                     outage=session.status in _NOBODY_THERE,
                 ) from None
-            except (requests.exceptions.RequestException, OSError) as error:
+            except (requests.exceptions.RequestException, HTTPError, OSError) as error:
                 raise SecretUnavailable(
                     f"vault: {self.url} does not answer ({type(error).__name__}); see that it runs and can be reached",
                     outage=True,
                 ) from None
-            except (Unlike, LookupError, TypeError, ValueError, AttributeError):
+            except (Unlike, AttributeError, LookupError, RecursionError, TypeError, ValueError):
                 raise SecretUnavailable(f"vault: {self.url} does not answer as Vault does for {path}") from None
+
+
+def _is_object(content: bytes) -> bool:
+    """Tell whether an answer may be Vault's, and not that of something on the way to it."""
+    try:
+        return isinstance(json.loads(content), dict)
+    except (RecursionError, ValueError):
+        return False
 
 
 def part(answer: Any, name: str) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -10,6 +9,7 @@ from hvac.exceptions import Forbidden
 
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.messages import Hidden
+from apitokenproxy.secrets.reading import read_file, why_not
 
 _SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 _MOST = 65536  # bytes
@@ -104,8 +104,6 @@ def login_from_environment() -> VaultLogin:
 
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
-            return file.read(_MOST).strip()
+        return read_file(path, _MOST).strip()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "its path holds a NUL"
-        raise SecretUnavailable(f"vault: {path}, which is needed to log in, cannot be read: {reason}") from None
+        raise SecretUnavailable(f"vault: {path}, which is needed to log in, cannot be read: {why_not(error)}") from None

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from apitokenproxy._colour import ASYNC, Colour, nonblocking
-from apitokenproxy.errors import AuditUnavailable, SecretUnavailable
+from apitokenproxy.errors import AuditUnavailable, SecretMissing
 from apitokenproxy.messages import AuditRecord, Caller, Credential, Headers, Hidden, Outbound, Reply, Secret
 
 
@@ -53,10 +53,10 @@ class FixedSecrets:
 
     @nonblocking
     def fetch(self, reference: str) -> Secret:
-        """Return the secret. Raises SecretUnavailable for a name that is not there."""
+        """Return the secret. Raises SecretMissing for a name that is not there."""
         self.fetched[reference] = self.fetched.get(reference, 0) + 1
         if reference not in self._material:
-            raise SecretUnavailable(f"the fixed secrets have no {reference}")
+            raise SecretMissing(f"the fixed secrets have no {reference}")
         return Secret(self._material[reference])
 
 

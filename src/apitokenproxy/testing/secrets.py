@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from apitokenproxy._colour import ASYNC, SYNC, Colour, run
-from apitokenproxy.errors import SecretUnavailable
+from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
 from apitokenproxy.messages import Secret
 
@@ -46,6 +46,10 @@ class SecretProviderConformance:
     def missing(self) -> Sequence[str]:
         """Return references that lead nowhere: well-formed ones, and such as are none."""
         raise NotImplementedError
+
+    def absent(self) -> Sequence[str]:
+        """Return those of them to which the place answers that there is no such secret, or no such key in it."""
+        return ()
 
     def garbage(self) -> Sequence[str]:
         """Return references to what is there and no secret: empty, of another type, too large."""
@@ -125,12 +129,19 @@ class SecretProviderConformance:
             assert not refusal.outage, (reference, refusal.detail)
         assert _fetch(provider, self.put("first", _MATERIAL)).reveal() == _MATERIAL.encode()
 
+    def test_a_place_that_says_that_there_is_none_is_believed(self) -> None:
+        """SecretMissing tells it from all else that can be wrong: the caller is not set up there."""
+        provider = self.make()
+        for reference in self.absent():
+            assert isinstance(_refusal(provider, reference), SecretMissing), reference
+
     def test_garbage_is_refused(self) -> None:
         """And not shown."""
         provider = self.make()
         for reference in self.garbage():
             refusal = _refusal(provider, reference)
             assert not refusal.outage, (reference, refusal.detail)
+            assert not isinstance(refusal, SecretMissing), (reference, refusal.detail)
             assert _MATERIAL not in refusal.detail
 
     def test_a_place_that_does_not_answer_is_an_outage(self) -> None:
@@ -138,6 +149,7 @@ class SecretProviderConformance:
         for provider, reference in self.away():
             refusal = _within(partial(_refusal, provider, reference))
             assert refusal.outage, refusal.detail
+            assert not isinstance(refusal, SecretMissing), refusal.detail
 
     def test_nothing_of_it_shows(self) -> None:
         """Neither its repr, nor that of what it returns, nor a refusal shows material or what it logs in with."""

@@ -1,9 +1,9 @@
-"""Keeps packages that providers call by from logging what they send and read, as they do at DEBUG.
+"""Keeps packages by which secrets are asked for from logging what they send and read, as they do at DEBUG.
 
 Rules:
 1. Only what is logged by a call of ours is dropped. What the host application does with the same package
    meanwhile, in another thread or task, is logged as ever.
-2. Warnings and errors are logged.
+2. Warnings and errors are logged, but for those with an exception: its text may quote what was read.
 3. Nothing happens on import: a package's loggers get the filter when a call begins, each of them once.
 """
 
@@ -17,7 +17,11 @@ _calling: ContextVar[bool] = ContextVar("_calling", default=False)
 
 class _DropsOurs(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or not _calling.get()
+        if not _calling.get():
+            return True
+        args = record.args if isinstance(record.args, tuple) else ()
+        quotes = record.exc_info or any(isinstance(each, BaseException) for each in args)
+        return record.levelno >= logging.WARNING and not quotes
 
 
 _DROPS_OURS = _DropsOurs()
