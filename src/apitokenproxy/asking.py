@@ -4,7 +4,8 @@ Rules:
 1. No redirect is followed and no proxy of the environment used: what is sent may hold a secret. Certificates are
    judged by the system's authorities, as an upstream's are.
 2. No more than `most` bytes are read, and `seconds` after the request began its connection is cut, whatever
-   it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut.
+   it waits for: a server that sends a byte a second keeps nobody for longer. Only looking up a name is not cut,
+   and trying one of its addresses after the other, half of that time each.
 3. Nobody answered when no answer came, when it says that of itself (429, 5xx), and when what says that all is
    well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`). For
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
@@ -69,13 +70,13 @@ def ask(
     """
     what = what or url
     sent = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "apitokenproxy"}
-    deadline = _Deadline(seconds)
+    deadline, timeouts = _Deadline(seconds), httpx.Timeout(seconds, connect=seconds / 2)
     body = Hidden()
     try:
         with (
             deadline,
             quiet("httpcore"),
-            httpx.Client(trust_env=False, timeout=seconds, verify=system_authorities()) as client,
+            httpx.Client(trust_env=False, timeout=timeouts, verify=system_authorities()) as client,
             client.stream(
                 method,
                 url,

@@ -4,8 +4,10 @@ What stands in for their endpoints verifies each signature with the public key, 
 """
 
 import base64
+import copy
 import json
 import logging
+import pickle
 import re
 import sys
 import time
@@ -329,6 +331,9 @@ def test_a_key_is_read_once(world: World, kind: Kind, monkeypatch: pytest.Monkey
     for _ in range(3):
         one._fetch(Secret(material))
     assert (len(world.endpoint.asked), len(read)) == (3, 1)
+    for copied in (pickle.dumps, copy.copy):
+        with pytest.raises(TypeError, match="cannot be pickled or copied"):
+            copied(one._signing)
 
 
 # --- JWT bearer ----------------------------------------------------------------------------------

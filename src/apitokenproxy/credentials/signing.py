@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from apitokenproxy.errors import ConfigurationError
-from apitokenproxy.messages import HiddenText, Secret
+from apitokenproxy.messages import HiddenText, Secret, not_pickled
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 LASTS = 300
@@ -42,6 +42,8 @@ class Signing:
                 self._keys.clear()
             self._keys[name] = key
         return signed(key, said, algorithm=algorithm, key_id=key_id)
+
+    __reduce_ex__ = not_pickled
 
 
 def claims(issuer: str, subject: str, audience: str, now: float, lasts: int = LASTS) -> dict[str, Any]:
