@@ -10,8 +10,8 @@ Rules:
    well is no JSON object, as the page of a captive portal. What was had last may stand in then (`outage`). For
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
-   with local variables show it, or what was sent, as long as that is HiddenText. Nor is it logged: of an
-   answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
+   with local variables show it, or what was sent, as long as that is HiddenText; nor is
+   it logged: of an answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
 """
 
 import contextlib

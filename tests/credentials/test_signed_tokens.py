@@ -44,6 +44,7 @@ from apitokenproxy import (
 )
 from apitokenproxy.config import read_config
 from apitokenproxy.credentials.access_token import LEEWAY
+from apitokenproxy.errors import NoSecretForCaller
 
 MARK = "s3cret-0f7a9c2e51d84b06"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -203,7 +204,7 @@ def test_each_tenant_has_the_token_of_its_own_key(world: World, kind: Kind, colo
     theirs = obtained(one, colour, 10, Caller("globex"), **material)
     assert [len(set(map(bearer, found))) for found in (mine, theirs, mine + theirs)] == [1, 1, 2]
     assert len(world.endpoint.asked) == 2
-    with pytest.raises(SecretUnavailable):
+    with pytest.raises(NoSecretForCaller):
         obtained(one, colour, 1, Caller("initech"), **material)
 
 

@@ -84,6 +84,7 @@ class World:
                 each._begin_anew()
             elif isinstance(each, OAuth2ClientCredentials):
                 each._tokens._kept.clear()
+                each._tokens._failed.clear()
             elif isinstance(each, AzureSecretsProvider) and call == "challenge":
                 each._made.clear()
                 http_challenge_cache.clear()
@@ -131,6 +132,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setitem(asking.ask.__kwdefaults__, "seconds", TIMEOUT)
     monkeypatch.setattr(tokens, "SECONDS", TIMEOUT)
+    monkeypatch.setattr(tokens, "_LONGEST_PAUSE", 0.0)
 
 
 # --- the places -----------------------------------------------------------------------------
