@@ -232,6 +232,15 @@ def test_a_server_that_does_not_rotate_is_asked_with_the_same_token(colour: str)
         assert world.counted("refreshes") == [2]
 
 
+def test_what_is_configured_anew_begins_with_the_newest_refresh_token(world: World) -> None:
+    """Another scope, another way to the endpoint: the first refresh token is spent and is not used again."""
+    assert world.outcome(world.proxy()) == "200"
+    assert world.outcome(world.proxy(scope="read")) == "200"
+    world.server.url = world.server.url.replace("127.0.0.1", "localhost")
+    assert world.outcome(world.proxy(scope="write")) == "200"
+    assert world.counted("refreshes", "reuse", "refused") == [3, 0, 0]
+
+
 def test_tenants_have_refresh_tokens_of_their_own(world: World) -> None:
     """With `{tenant}` in the reference; what one tenant lacks is nobody else's trouble."""
     for tenant in ("acme", "globex"):

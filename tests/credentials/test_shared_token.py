@@ -71,7 +71,7 @@ class World:
         self.now += seconds
 
     def place(self, **terms: Any) -> Place:
-        return Place(**({"states": self.store, "name": "oauth2/x", "key": KEY, "seed": "seed", "what": "it"} | terms))
+        return Place(**({"states": self.store, "key": KEY, "seed": "seed", "scope": "", "what": "it"} | terms))
 
     def ask(self, refresh: str) -> Renewed:
         self.used.append(refresh)
@@ -145,6 +145,14 @@ def test_many_at_once_ask_once(world: World) -> None:
     assert world.used == ["seed"]
 
 
+def test_another_scope_is_asked_for_with_the_newest_refresh_token(world: World) -> None:
+    """A changed configuration does not go back to the first one, which is spent."""
+    world.get(world.process())
+    assert world.get(world.process(), scope="less").value == "access-2"
+    assert world.get(world.process(), scope="less").value == "access-2"
+    assert world.used == ["seed", "refresh-1"]
+
+
 # --- leases ---------------------------------------------------------------------------------
 
 
@@ -184,7 +192,7 @@ def test_who_lost_its_lease_takes_what_the_next_one_stored(world: World) -> None
 
 def test_a_refusal_is_not_believed_when_somebody_else_went_on_meanwhile(world: World) -> None:
     """The store is read again first."""
-    newer = Held("newer", "theirs", BEGIN, BEGIN + LIFE)
+    newer = Held("newer", "theirs", since=BEGIN, until=BEGIN + LIFE)
 
     def meanwhile() -> None:
         _, number = world.place().read()
@@ -276,39 +284,41 @@ def test_a_write_whose_answer_was_lost_is_not_written_again(world: World) -> Non
     assert (world.place().read()[1], world.used) == (number, ["seed"])
 
 
-@pytest.mark.parametrize(
-    ("terms", "sentence"),
-    [
-        ({"key": MasterKey(Secret(new_master_key()))}, "sealed under another master key"),
-        ({"name": "oauth2/y"}, "is damaged"),
-    ],
-)
-def test_what_does_not_open_is_refused_and_left_as_it_is(world: World, terms: Any, sentence: str) -> None:
-    """Another master key; a state that was moved here from another name."""
+def test_another_master_key_is_refused_and_overwrites_nothing(world: World) -> None:
+    """In one sentence; it is no outage."""
     world.get(world.process())
-    value = world.store.state("oauth2/x").value
-    if "name" in terms:
-        world.store.write_state("oauth2/y", value, 0)
-    refusal = world.refusal(world.process(), **terms)
-    assert (sentence in refusal.detail, refusal.outage, "\n" in refusal.detail) == (True, False, False)
-    assert (world.store.state(terms.get("name", "oauth2/x")).value, world.used) == (value, ["seed"])
+    value = world.store.state(world.place().name).value
+    refusal = world.refusal(world.process(), key=MasterKey(Secret(new_master_key())))
+    assert ("sealed under another master key" in refusal.detail, refusal.outage) == (True, False)
+    assert (world.store.state(world.place().name).value, world.used) == (value, ["seed"])
+
+
+def test_a_state_that_was_moved_does_not_open(world: World) -> None:
+    """As one tenant's to the place of another one."""
+    world.get(world.process())
+    value, other = world.store.state(world.place().name).value, world.place(seed="another")
+    world.store.write_state(other.name, value, 0)
+    assert "is damaged" in world.refusal(world.process(), seed="another").detail
+    assert (world.store.state(other.name).value, world.used) == (value, ["seed"])
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, "cut"])
 def test_damage_is_refused_and_left_as_it_is(world: World, damage: Any) -> None:
     """Whatever it is."""
     world.get(world.process())
-    state = world.store.state("oauth2/x")
+    state = world.store.state(world.place().name)
     damaged = state.value.replace(b'"sealed": "', b'"sealed": "AAAA') if damage == "cut" else damage
-    world.store.write_state("oauth2/x", damaged, state.number)
+    world.store.write_state(world.place().name, damaged, state.number)
     assert "is damaged" in world.refusal(world.process()).detail
-    assert (world.store.state("oauth2/x").value, world.used) == (damaged, ["seed"])
+    assert (world.store.state(world.place().name).value, world.used) == (damaged, ["seed"])
 
 
 def test_neither_the_store_nor_a_repr_shows_a_token(world: World) -> None:
     """What is stored is sealed."""
     world.get(world.process())
-    shown = repr([world.store.state("oauth2/x").value, world.held(), world.place(), Renewed("access-1", 1.0, "seed")])
+    shown = repr(
+        [world.store.state(world.place().name).value, world.held(), world.place(), Renewed("access-1", 1.0, "seed")]
+    )
     assert [token for token in ("seed'", "access-1", "refresh-1") if token in shown] == []
 
 

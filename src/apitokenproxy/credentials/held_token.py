@@ -4,6 +4,7 @@ All of it is sealed, for the name of the state that holds it.
 """
 
 import json
+from hashlib import sha256
 from typing import Any, Protocol
 
 import attrs
@@ -33,13 +34,14 @@ class Key(Protocol):
 class Held:
     """One state. Times are in seconds since 1970, so the clocks of machines that share a store must agree.
 
-    The access token, which may be none, is used from `since` to `until`. `holder` may ask for another one until
-    `lease`, and nobody before `pause`, after `failures` attempts in a row that failed, the last with `why`:
-    `outage`: nobody answered; `refused`: the refresh token is good no more.
+    The access token, which may be none, is for `scope` and is used from `since` to `until`. `holder` may ask for
+    another one until `lease`, and nobody before `pause`, after `failures` attempts in a row that failed, the last
+    with `why`: `outage`: nobody answered; `refused`: the refresh token is good no more.
     """
 
     refresh: str = field(repr=False, converter=HiddenText)
     access: str = field(default="", repr=False, converter=HiddenText)
+    scope: str = ""
     since: float = 0.0
     until: float = 0.0
     holder: str = ""
@@ -77,14 +79,20 @@ class Held:
 class Place:
     """Where the state of one refresh token is: its name in a store, and the key that seals it.
 
-    `seed` is the first refresh token; `what` is whose it is, in messages.
+    `seed` is the first refresh token, of which alone the name is made: whatever is configured anew, one that is
+    spent is not used again. `scope` is what access tokens are asked for here; `what` is whose they are, in messages.
     """
 
     states: StateStore
-    name: str
     key: Key
     seed: str = field(repr=False, converter=HiddenText)
+    scope: str
     what: str
+    name: str = field(init=False)
+
+    @name.default
+    def _name(self) -> str:
+        return f"oauth2/{sha256(b'apitokenproxy-refresh-token' + self.seed.encode()).hexdigest()}"
 
     def read(self) -> tuple[Held, int]:
         """Return what is held and its number; the seed and 0 where nothing is yet.

@@ -5,7 +5,6 @@ Rules:
 2. A refresh token that is refused may have been replaced by whoever authorises: its reference is read again then.
 """
 
-import json
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -148,13 +147,11 @@ class OAuth2RefreshToken:
         """Return the access token that all processes use. Waits. Raises SecretUnavailable and GrantRefused."""
         last = self._loads.last(name)
         seed = HiddenText(found.seed.reveal().decode("latin-1"))
-        parts = [self.token_url, self.client_id, self.scope, sha256(found.seed.reveal()).hexdigest()]
-        state = f"oauth2/{sha256(json.dumps(parts).encode()).hexdigest()}"
         try:
             key = _master_key()(found.key)
         except ConfigurationError as error:
             raise SecretUnavailable(str(error)) from None
-        place = Place(states, state, key, seed, self.token_url)
+        place = Place(states, key, seed, self.scope, self.token_url)
         token = self._shared.get(place, partial(self._ask, found.secret), last.token if last else "")
         return Loaded(bearer(token.value, found.seed.version), token.ttl, token.at_most)
 

@@ -99,7 +99,7 @@ class SharedTokens:
             self._store(place)
             held, number = place.read()
             now = self._clock()
-            good = now < held.until
+            good = now < held.until and held.scope == place.scope
             if good and not self._is_due(held, now, known):
                 return _loaded(held, now)
             taken = now < max(held.lease, held.pause)
@@ -138,7 +138,7 @@ class SharedTokens:
         except (GrantRefused, SecretUnavailable) as error:
             self._failed(place, held, number, error)
             return
-        after = Held(new.refresh or held.refresh, new.access, asked, asked + new.usable)
+        after = Held(new.refresh or held.refresh, new.access, place.scope, asked, asked + new.usable)
         if new.problem:
             after = evolve(held, refresh=after.refresh)
             after = after.failed(self._clock() + _REFUSED, SecretUnavailable(new.problem), refused=False)
