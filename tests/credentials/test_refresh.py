@@ -451,8 +451,8 @@ def started(world: World, store: str) -> "subprocess.Popen[str]":
     [
         ("ends", False, 0.0, True),
         ("killed", True, 0.0, True),
-        ("killed", False, 60.0, True),
-        ("killed", False, 0.0, False),
+        pytest.param("killed", False, 60.0, True, marks=pytest.mark.long),
+        pytest.param("killed", False, 0.0, False, marks=pytest.mark.long),
     ],
 )
 def test_a_process_ends_in_the_middle_of_a_refresh(

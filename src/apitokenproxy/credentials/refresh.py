@@ -30,7 +30,7 @@ _KIND = "oauth2-refresh-token"
 
 @frozen
 class _Found:
-    """What a credential is made of, as the references lead to it for a caller."""
+    """What a credential is made of, as the references lead to it for a caller. Equal are the same secrets."""
 
     seed: Secret
     key: Secret
@@ -131,9 +131,13 @@ class OAuth2RefreshToken:
             scheme = self.refresh_token.partition(":")[0]
             raise SecretUnavailable(f"{why}: authorise anew, and write the new refresh token to {scheme}:…")
 
+        last: tuple[_Found, str] | None = None
+
         async def obtain(caller: Caller) -> Credential:
-            found = await find(caller)
-            name = found.name
+            nonlocal last
+            found, before = await find(caller), last
+            name = before[1] if before is not None and before[0] == found else found.name
+            last = found, name
             return self._loads.kept(name) or await self._loads.get(name, partial(load, name, caller, found), colour)
 
         return obtain
