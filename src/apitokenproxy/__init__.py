@@ -14,6 +14,7 @@ from apitokenproxy.credentials.github_app import GitHubApp
 from apitokenproxy.credentials.google import GoogleServiceAccount
 from apitokenproxy.credentials.header import Header
 from apitokenproxy.credentials.hmac_signature import HmacSignature
+from apitokenproxy.credentials.httpx_auth import HttpxAuth
 from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
@@ -55,6 +56,7 @@ __all__ = [
     "Grant",
     "Header",
     "HmacSignature",
+    "HttpxAuth",
     "JwtBearer",
     "Limit",
     "OAuth2ClientCredentials",

@@ -9,14 +9,18 @@ from apitokenproxy.messages import Body, Finish, Outbound
 
 
 async def finish(outbound: Outbound, last: tuple[Finish, ...]) -> None:
-    """Do to a request what is done last. A body that must be seen is read whole. Raises BodyTooLarge, BadBody."""
+    """Do to a request what is done last. A body that must be seen is read whole.
+
+    Raises BodyTooLarge, TotalTimeout, and what is raised by what is done.
+    """
     most = min((one.most_body for one in last if one.most_body is not None), default=None)
     body = None if most is None else await whole(outbound.body, most, outbound.origin.timeouts.total)
     for one in last:
-        if one.most_body is None:
-            one.apply(outbound, None)
-        else:
-            body = one.apply(outbound, body)
+        done = one.apply(outbound, None if one.most_body is None else body)
+        if done is not None and not isinstance(done, bytes):
+            done = await done
+        if one.most_body is not None:
+            body = done
     if body is not None:
         outbound.body, outbound.length = body or None, len(body)
 

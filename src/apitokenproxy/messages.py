@@ -9,14 +9,14 @@ Rules:
 4. What a decision rests on is frozen. What is only handed on is not: freezing costs 50 ns a field.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, NoReturn, SupportsIndex, final
 
 from attrs import Factory, define, field, frozen
 
-from apitokenproxy.errors import BodyTooLarge, InternalFault
+from apitokenproxy.errors import BodyTooLarge, InternalFault, SecretUnavailable
 from apitokenproxy.traces import traces
-from apitokenproxy.wire import can_be_injected
+from apitokenproxy.wire import authenticates_a_connection, can_be_injected
 
 Headers = list[tuple[bytes, bytes]]
 """Header fields as received: order, case and repetition kept."""
@@ -279,12 +279,13 @@ class Admission:
 class Finish:
     """What is done to a request when all else of it stands: a field in its body, or a signature.
 
-    `apply` takes the request, whose headers it may change, and its body, and returns the body that is sent;
-    it never waits. `most_body` is how many bytes of body it needs to see at the most; None: it is given none and
-    returns none. `secrets` are what it shows in body or headers. A signature (`signs`) comes after all else.
+    `apply` takes the request, whose headers and query it may change, and its body, and returns the body that is
+    sent, or something to await for it where it takes a while. `most_body` is how many bytes of body it needs to see
+    at the most; None: it is given none and returns none. `secrets` are what it shows in body or headers; what it
+    only knows when it is done it adds to the request's `shown`. A signature (`signs`) comes after all else.
     """
 
-    apply: Callable[["Outbound", bytes | None], bytes | None]
+    apply: Callable[["Outbound", bytes | None], "bytes | Awaitable[bytes | None] | None"]
     most_body: int | None = None
     secrets: tuple[Hidden, ...] = ()
     signs: bool = False
@@ -297,10 +298,12 @@ class Credential:
     Names and values are bytes as they will stand on the wire (query parameters already
     percent-encoded). `version` names the versions of its secrets, `token` the short-lived token that was made
     of them, where there is one, and `name` both, for the audit record; neither tells anything about them.
-    `names` are those of the header fields in lower case, `traces` the forms in which it must not come back in
-    an answer.
+    `again` is told of an answer that refused it, and returns what answers a challenge in it, if there is one.
+    `shown` is what was put on last. `names` are those of the header fields in lower case, `traces` the forms in
+    which it must not come back in an answer.
 
-    Raises InternalFault for what cannot stand in a request, or would stand there twice.
+    Raises InternalFault for what cannot stand in a request, or would stand there twice, and SecretUnavailable for
+    a scheme that authenticates a connection: tenants share connections.
     """
 
     headers: tuple[tuple[bytes, Hidden], ...] = ()
@@ -308,6 +311,8 @@ class Credential:
     version: str = ""
     finish: tuple[Finish, ...] = ()
     token: str = ""
+    again: "Callable[[Reply], Awaitable[Credential | None]] | None" = None
+    shown: tuple[Hidden, ...] = ()
     name: str = field(init=False, eq=False)
     names: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
     traces: tuple[bytes, ...] = field(init=False, repr=False, eq=False)
@@ -322,12 +327,14 @@ class Credential:
 
     @traces.default
     def _traces(self) -> tuple[bytes, ...]:
-        shown = [(b"", secret) for finish in self.finish for secret in finish.secrets]
-        return tuple(map(Hidden, traces([*self.headers, *shown], self.query)))
+        last = [*self.shown, *(secret for finish in self.finish for secret in finish.secrets)]
+        return tuple(map(Hidden, traces([*self.headers, *((b"", secret) for secret in last)], self.query)))
 
     def __attrs_post_init__(self) -> None:
         if not can_be_injected(self.headers, self.query):
             raise InternalFault("a credential holds a header or a query parameter that cannot be sent")
+        if authenticates_a_connection(self.headers):
+            raise SecretUnavailable("NTLM and Negotiate authenticate a connection, and tenants share connections")
         for names in (self.names, [name for name, _ in self.query]):
             if len(set(names)) < len(names):
                 raise InternalFault("a credential puts a header or a parameter on twice")
@@ -389,7 +396,8 @@ class Outbound:
 
     `headers` holds Host first and no framing; the forwarder frames the body by `length` (bytes;
     None: chunked). `body` is bytes when all of it is there, and None where there is none. Whose request it is,
-    `tenant` tells: those that wait for a connection get one in turn.
+    `tenant` tells: those that wait for a connection get one in turn. `shown` is what was put on last of its
+    credential, and must not come back.
     """
 
     origin: Origin
@@ -399,6 +407,7 @@ class Outbound:
     body: Body | bytes | None
     length: int | None
     tenant: str = ""
+    shown: tuple[Hidden, ...] = ()
 
 
 @define

@@ -5,12 +5,14 @@ Rules:
 2. A request whose credential was refused is sent once more with another one, if there is another: nothing was
    done by it, and nothing of the answer was passed on. A body must be here whole for that, so a small one is
    read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
-3. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
+3. A credential that can answer a challenge is asked first. It is told of the refusal even where nothing can be
+   sent again, so that the next request knows what this one learnt.
+4. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
 """
 
 from collections.abc import Awaitable, Callable
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from apitokenproxy.exchange import Exchange
 from apitokenproxy.finishing import finish, whole
@@ -50,14 +52,17 @@ class Route:
             if candidate is not None:
                 await versions.accepted(candidate, reply.status)
             return reply
-        instead = await versions.instead(caller, first) if twice else None
+        answer = None if first.again is None else await first.again(reply)
+        if not (body is None or isinstance(body, bytes)):
+            return reply
+        instead = answer or await versions.instead(caller, first)
         if instead is None:
             return reply
         reply.abort()
         outbound = inject(grant, self.upstream, instead)
         outbound.body = body
         reply = await self._once(exchange, outbound, instead)
-        if reply.status not in REFUSED:
+        if answer is None and reply.status not in REFUSED:
             await versions.worked(caller, first, instead)
         return reply
 
@@ -80,6 +85,8 @@ class Route:
         exchange.credential = credential
         if credential.finish:
             await finish(outbound, credential.finish)
+            if outbound.shown:
+                exchange.credential = evolve(credential, shown=credential.shown + outbound.shown)
         exchange.sent = True
         reply = exchange.reply = await self.forward(outbound)
         return reply

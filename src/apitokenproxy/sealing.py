@@ -20,7 +20,7 @@ _NONCE_BYTES = 12
 
 
 class MasterKey:
-    """A key for sealing: 32 random bytes, written in base64. `id` tells keys apart and nothing about them.
+    """A key for sealing: 32 random bytes, in base64 or as they are. `id` tells keys apart and nothing about them.
 
     Raises ConfigurationError.
     """
@@ -28,10 +28,12 @@ class MasterKey:
     __slots__ = ("_cipher", "id")
 
     def __init__(self, written: Secret) -> None:
-        try:
-            raw = base64.b64decode(written.reveal(), validate=True)
-        except ValueError:
-            raw = b""
+        raw = written.reveal()
+        if len(raw) != _KEY_BYTES or raw.isascii():  # random bytes are not, but a password of 32 characters is
+            try:
+                raw = base64.b64decode(raw, validate=True)
+            except ValueError:
+                raw = b""
         if len(raw) != _KEY_BYTES:
             raise ConfigurationError("sealed: the master key is not 32 bytes in base64; make one with new_master_key()")
         self._cipher = AESGCM(raw)

@@ -30,6 +30,10 @@ NEVER_INJECTED = HOP_BY_HOP | {b"content-length", b"expect", b"host"}
 _PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
 
 _UNLIKE = re.compile(rb"[\x00-\x20.+]+")
+_SEPARATOR = re.compile(rb"[&;]")
+
+_OF_CONNECTIONS = frozenset({b"negotiate", b"ntlm"})
+_AUTHORIZATION = frozenset({b"authorization", b"proxy-authorization"})
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
@@ -57,3 +61,21 @@ def likeness(name: bytes) -> bytes:
     """
     decoded = unquote_to_bytes(unquote_to_bytes(name)).lower().partition(b"[")[0]
     return _UNLIKE.sub(b"_", decoded).strip(b"_")
+
+
+def with_parameters(query: bytes, added: Pairs) -> bytes | None:
+    """Return a query (empty, or with its leading `?`) with parameters added; None when it has one like them."""
+    sent = {likeness(parameter.partition(b"=")[0]) for parameter in _SEPARATOR.split(query[1:])}
+    parameters = []
+    for name, value in added:
+        if likeness(name) in sent:
+            return None
+        parameters.append(name + b"=" + value)
+    return (query + b"&" if query[1:] else b"?") + b"&".join(parameters)
+
+
+def authenticates_a_connection(headers: Pairs) -> bool:
+    """Say whether one of the fields is of a scheme (NTLM, RFC 4559) under which all that follows is let through."""
+    return any(
+        name.lower() in _AUTHORIZATION and value.split(b" ", 1)[0].lower() in _OF_CONNECTIONS for name, value in headers
+    )

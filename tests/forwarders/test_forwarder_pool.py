@@ -106,6 +106,22 @@ def test_what_may_have_had_an_effect_is_never_sent_again(colour: Any, method: by
 
 
 @colours
+@pytest.mark.parametrize("size", [3, 8_000_000])
+def test_a_body_that_may_have_got_through_in_part_is_never_sent_again(colour: Any, size: int) -> None:
+    """Although all of it is here still."""
+
+    async def scenario(ask: Asker) -> None:
+        to = origin(upstream.port)
+        await ask.whole(request(to, b"/1"))
+        with pytest.raises(UpstreamFailure):
+            await ask.whole(request(to, b"/2", b"POST", content=b"x" * size, length=size))
+
+    with hostile([head, echo_target, head], [echo_forever]) as upstream:
+        drive(colour, scenario)
+        assert [received.split(b" ")[1] for _, received in upstream.requests if b"HTTP" in received] == [b"/1", b"/2"]
+
+
+@colours
 def test_a_request_that_an_upstream_thought_about_is_not_sent_again(
     colour: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

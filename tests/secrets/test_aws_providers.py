@@ -1,18 +1,26 @@
-"""`aws:` and `ssm:`, against moto's server, which stands in for AWS; and places that are away."""
+"""`aws:`, `ssm:` and `kms:`, against moto's server, which stands in for AWS; and places that are away."""
 
+import base64
 import json
+import os
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 from places import away, standing_in
-from secret_calls import MATERIAL
+from secret_calls import MATERIAL, Hand
 
-from apitokenproxy import SecretUnavailable
+from apitokenproxy import Secret, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
+from apitokenproxy.sealing import MasterKey, new_master_key
 from apitokenproxy.secrets.aws import AwsSecretsProvider
+from apitokenproxy.secrets.kms import AwsKmsProvider
+from apitokenproxy.secrets.sealed import SealedProvider
+from apitokenproxy.secrets.sealed_file import Place, SealedFile
 from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.testing import SecretProviderConformance
 
@@ -43,6 +51,13 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def manager(moto: str) -> Iterator[Any]:
     client = boto3.client("secretsmanager", endpoint_url=moto)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def kms(moto: str) -> Iterator[Any]:
+    client = boto3.client("kms", endpoint_url=moto)
     yield client
     client.close()
 
@@ -129,6 +144,141 @@ class TestParameterStore(SecretProviderConformance):
 
     def away(self) -> Sequence[tuple[SecretProvider, str]]:
         return [(AwsParametersProvider(endpoint=url, timeout=0.3), "/app/x") for url in self.places]
+
+
+class TestKms(SecretProviderConformance):
+    """AWS Key Management Service."""
+
+    @pytest.fixture(autouse=True)
+    def _place(self, moto: str, kms: Any, away: list[str], tmp_path: Path) -> None:
+        self.url, self.kms, self.folder = moto, kms, tmp_path
+        self.key = kms.create_key()["KeyMetadata"]["KeyId"]
+        closed, silent, _slow, broken = away
+        self.places = closed, silent, broken
+
+    def make(self) -> SecretProvider:
+        return AwsKmsProvider(endpoint=self.url)
+
+    def own_secrets(self) -> Sequence[str]:
+        return [KEY]
+
+    def put(self, name: str, material: str) -> str:
+        encrypted = self.kms.encrypt(KeyId=self.key, Plaintext=material.encode())["CiphertextBlob"]
+        return self.write(name, base64.b64encode(encrypted) + b"\n")
+
+    def write(self, name: str, content: bytes) -> str:
+        (self.folder / name).write_bytes(content)
+        return str(self.folder / name)
+
+    def missing(self) -> Sequence[str]:
+        return [str(self.folder / "nothing"), "", "#", "a\n", "a#", "a\0b", str(self.folder)]
+
+    def absent(self) -> Sequence[str]:
+        return [str(self.folder / "nothing"), f"{self.folder}/no/folder"]
+
+    def garbage(self) -> Sequence[str]:
+        os.mkfifo(self.folder / "pipe")
+        other = self.kms.create_key()["KeyMetadata"]["KeyId"]
+        contents = {"empty": b"", "large": MATERIAL.encode() * 1000, "text": MATERIAL.encode(), "base64": b"AAAA"}
+        return [
+            *(self.write(name, content) for name, content in contents.items()),
+            str(self.folder / "pipe"),
+            f"{self.put('mine', MATERIAL)}#{other}",
+        ]
+
+    def away(self) -> Sequence[tuple[SecretProvider, str]]:
+        file = self.put("any", MATERIAL)
+        return [(AwsKmsProvider(endpoint=url, timeout=0.3), file) for url in self.places]
+
+
+@pytest.mark.parametrize("written", ["as it is", "base64", "base64 in lines"])
+def test_a_ciphertext_is_read_as_it_is_written(moto: str, kms: Any, tmp_path: Path, written: str) -> None:
+    """By a program, by AWS's command line, by base64; the version tells it from others. The key may be pinned."""
+    key = kms.create_key()["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName=f"alias/{written.replace(' ', '-')}", TargetKeyId=key)
+    encrypted = kms.encrypt(KeyId=key, Plaintext=MATERIAL.encode())["CiphertextBlob"]
+    forms = {"as it is": bytes, "base64": base64.b64encode, "base64 in lines": base64.encodebytes}
+    (tmp_path / "x").write_bytes(forms[written](encrypted))
+    provider = AwsKmsProvider(endpoint=moto)
+    for pinned in ("", f"#{key}", f"#alias/{written.replace(' ', '-')}"):
+        secret = provider.fetch(f"{tmp_path}/x{pinned}")
+        assert (secret.reveal(), secret.version) == (MATERIAL.encode(), f"kms/{sha256(encrypted).hexdigest()[:8]}")
+
+
+def test_sealed_secrets_open_with_a_key_that_kms_made(moto: str, kms: Any, tmp_path: Path) -> None:
+    """Whose bytes nobody has seen; KMS is asked once for as long as its answer may be kept."""
+    identifier = kms.create_key()["KeyMetadata"]["KeyId"]
+    made = kms.generate_data_key_without_plaintext(KeyId=identifier, KeySpec="AES_256")["CiphertextBlob"]
+    (tmp_path / "master").write_bytes(base64.b64encode(made))
+    provider, clock = Counted(moto), Hand()
+    reference = f"{tmp_path / 'master'}#{identifier}"
+    file = SealedFile(tmp_path / "sealed")
+    file.put(Place("acme", "api"), MATERIAL, MasterKey(provider.fetch(reference)))
+    sealed = SealedProvider(str(tmp_path / "sealed"), [f"kms:{reference}"], providers={"kms": provider}, clock=clock)
+    for clock.now in (0.0, 1.0, 299.0):
+        assert sealed.fetch("acme/api").reveal() == MATERIAL.encode()
+    assert provider.asked == 2
+    clock.now = 300.0
+    assert sealed.fetch("acme/api").reveal() == MATERIAL.encode()
+    assert provider.asked == 3
+    (tmp_path / "master").unlink()
+    assert sealed.fetch("acme/api").reveal() == MATERIAL.encode()
+    clock.now = 600.0
+    with pytest.raises(SecretUnavailable, match=r"kms: .*/master cannot be read: No such file") as refused:
+        sealed.fetch("acme/api")
+    assert refused.type is SecretUnavailable  # the sealed secret is there
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "told", "outage"),
+    [
+        ("DisabledException", 409, "its key in KMS is disabled", False),
+        ("InvalidCiphertextException", 400, "it is no ciphertext of KMS, or was changed", False),
+        ("IncorrectKeyException", 400, "it was encrypted under another key", False),
+        ("NotFoundException", 400, "its key in KMS is not there; see region", False),
+        ("KMSInvalidStateException", 409, "its key in KMS is not enabled", False),
+        ("KeyUnavailableException", 500, "AWS refuses it", True),
+        ("DependencyTimeoutException", 503, "AWS refuses it", True),
+        ("KMSInternalException", 500, "AWS refuses it", True),
+    ],
+)
+def test_what_kms_refuses_is_told(tmp_path: Path, code: str, status: int, told: str, outage: bool) -> None:
+    """By its code; none of them says that there is no such secret."""
+    (tmp_path / "x").write_bytes(b"\x01ciphertext")
+    with (
+        standing_in(lambda _: (status, {"__type": code, "message": MATERIAL})) as stand_in,
+        pytest.raises(SecretUnavailable) as refused,
+    ):
+        AwsKmsProvider(endpoint=stand_in.url).fetch(str(tmp_path / "x"))
+    assert refused.value.detail == f"kms: {tmp_path}/x cannot be read: {told} ({code})"
+    assert (refused.type, refused.value.outage) == (SecretUnavailable, outage)
+
+
+class Counted(AwsKmsProvider):
+    """Counts how often it was asked."""
+
+    asked = 0
+
+    def __init__(self, url: str) -> None:
+        super().__init__(endpoint=url)
+
+    def fetch(self, reference: str) -> Secret:
+        self.asked += 1
+        return super().fetch(reference)
+
+
+def test_the_environment_may_name_a_key_in_kms(
+    moto: str, kms: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `sealed:` is used: in a proxy, with nothing given in Python."""
+    identifier, written = kms.create_key()["KeyMetadata"]["KeyId"], new_master_key()
+    encrypted = kms.encrypt(KeyId=identifier, Plaintext=written.encode())["CiphertextBlob"]
+    (tmp_path / "master").write_bytes(encrypted)
+    SealedFile(tmp_path / "sealed").put(Place("acme", "api"), MATERIAL, MasterKey(Secret(written)))
+    monkeypatch.setenv("APITOKENPROXY_SEALED_FILE", str(tmp_path / "sealed"))
+    monkeypatch.setenv("APITOKENPROXY_SEALED_KEY", f"kms:{tmp_path / 'master'}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    assert SealedProvider().fetch("acme/api").reveal() == MATERIAL.encode()
 
 
 def test_two_versions_are_live_while_one_is_rotated(moto: str, manager: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from secret_calls import MATERIAL
+from secret_calls import MATERIAL, Hand
 
 from apitokenproxy import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
@@ -244,6 +244,47 @@ def test_a_master_key_that_is_not_named_is_told(
     with pytest.raises(ConfigurationError, match=r"^sealed: ") as told:
         SealedProvider(str(path), masters)
     assert "AAAA" not in str(told.value)
+
+
+class Keys:
+    """Gives master keys by name, and counts how often."""
+
+    ttl = 60.0
+
+    def __init__(self, **keys: str | bytes) -> None:
+        self.keys = keys
+        self.asked: list[str] = []
+
+    def fetch(self, reference: str) -> Secret:
+        self.asked.append(reference)
+        return Secret(self.keys[reference])
+
+
+def test_a_master_key_is_kept_for_as_long_as_its_provider_says(path: Path) -> None:
+    """It is asked for at once when a secret is sealed under another one."""
+    old, new = new_master_key(), new_master_key()
+    keys, clock, file = Keys(new=old, old=old), Hand(), SealedFile(path)
+    provider = SealedProvider(str(path), ["keys:new", "keys:old"], providers={"keys": keys}, clock=clock)
+    file.put(GITHUB, MATERIAL, MasterKey(Secret(old)))
+    for clock.now in (0.0, 59.0, 60.0, 61.0):
+        assert provider.fetch("acme/github").reveal() == MATERIAL.encode()
+    assert keys.asked == ["new", "new"]
+    keys.keys["new"] = new
+    file.reseal(MasterKey(Secret(old)), MasterKey(Secret(new)))
+    file.put(Place("", "other"), MATERIAL, MasterKey(Secret(old)))
+    for reference in ("acme/github", "other", "acme/github", "other"):
+        assert provider.fetch(reference).reveal() == MATERIAL.encode()
+    assert keys.asked == ["new", "new", "new", "new", "old"]
+
+
+def test_a_master_key_may_be_of_any_bytes(path: Path) -> None:
+    """As KMS makes it; 32 characters that somebody typed are none."""
+    keys = Keys(raw=bytes(range(224, 256)))
+    SealedFile(path).put(GITHUB, MATERIAL, MasterKey(keys.fetch("raw")))
+    provider = SealedProvider(str(path), ["keys:raw"], providers={"keys": keys})
+    assert provider.fetch("acme/github").reveal() == MATERIAL.encode()
+    with pytest.raises(ConfigurationError, match="the master key is not 32 bytes in base64"):
+        MasterKey(Secret("correct horse battery staple 123"))
 
 
 def test_the_environment_says_which_file_and_key(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,25 +24,29 @@ from azure.keyvault.secrets._shared import http_challenge_cache
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceRestTransport
-from places import closed_port
+from places import away, closed_port
 from secret_calls import COLOURS, MATERIAL
 from torture import GARBAGE, WAYS, Good, Hostile, http, mutations, serving
 
 from apitokenproxy import Bearer, OAuth2ClientCredentials, Proxy, Rule, Upstream, asking
 from apitokenproxy.credentials import tokens
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey, new_master_key
 from apitokenproxy.secrets.aws import AwsSecretsProvider
 from apitokenproxy.secrets.azure import AzureClients, AzureSecretsProvider
 from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.secrets.gcp import GcpSecretsProvider
+from apitokenproxy.secrets.kms import AwsKmsProvider
 from apitokenproxy.secrets.sealed import SealedProvider
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, SealedFile, new_master_key
+from apitokenproxy.secrets.sealed_file import Place, SealedFile
 from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.secrets.vault_login import VaultAppRole, VaultToken
 from apitokenproxy.testing import FixedSecrets, MemoryAudit
 from leaks.forms import assert_clean
+
+__all__ = ["away"]
 
 TIMEOUT = 1.0
 KEY = "aws-key/4be0c7a1935d82f6aws-key"
@@ -187,6 +191,12 @@ def ssm() -> tuple[Hostile, Callable[[str], Any]]:
     return hostile, lambda url: AwsParametersProvider(endpoint=url, timeout=TIMEOUT)
 
 
+def kms() -> tuple[Hostile, Callable[[str], Any]]:
+    said = {"KeyId": "arn:x", "Plaintext": base64.b64encode(MATERIAL.encode()).decode()}
+    hostile = Hostile(called(decrypt="Decrypt"), {"decrypt": Good(said)})
+    return hostile, lambda url: AwsKmsProvider(endpoint=url, timeout=TIMEOUT)
+
+
 def gcp() -> tuple[Hostile, Callable[[str], Any]]:
     said = {
         "name": "projects/1/secrets/app/versions/3",
@@ -234,6 +244,7 @@ PLACES: dict[str, tuple[Any, str, list[str]]] = {
     "vault, leased": (vault_leased, "secret/data/app#key", ["mount", "read"]),
     "aws": (aws, "app", ["get"]),
     "ssm": (ssm, "/app", ["get"]),
+    "kms": (kms, "{file}", ["decrypt"]),
     "gcp": (gcp, "my-project/app", ["access"]),
     "azure": (azure, "team/app", ["challenge", "get"]),
 }
@@ -249,6 +260,7 @@ BETTER = {
     # What such a call is asked for is not needed to serve the request, or is there in spite of all.
     ("aws", "get"): _WHOLE,
     ("ssm", "get"): _WHOLE,
+    ("kms", "decrypt"): _WHOLE,
     ("vault by token", "look"): {"403 and the secret": "", "a deep secret": "", "invalid UTF-8": ""},
 }
 """Where the right secret is sent all the same."""
@@ -284,7 +296,8 @@ def running(
         else:
             provider = make(url or hostile.url)
             provider.ttl = 0.0
-            world = World(colour, Bearer(f"place:{PLACES[place][1]}"), log, place=provider)
+            reference = PLACES[place][1].replace("{file}", trust[0])  # any file will do
+            world = World(colour, Bearer(f"place:{reference}"), log, place=provider)
         yield hostile, world
         world.proxy.close()
 
@@ -319,6 +332,18 @@ def test_where_nobody_listens_the_request_is_refused(
     scheme = "https" if place == "azure" else "http"
     with running(place, colour, log, trust, f"{scheme}://127.0.0.1:{closed_port()}") as (_, world):
         assert world.ask() == "secret_unavailable"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("place", ["vault by token", "oauth2"])
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(
+    colour: str, place: str, log: pytest.LogCaptureFixture, trust: tuple[str, ssl.SSLContext], away: list[str]
+) -> None:
+    """In its time, so that it holds no place: else nothing could be asked for again before it ended."""
+    _, _, slow, _ = away
+    with running(place, colour, log, trust, slow) as (_, world):
+        assert world.ask() == "secret_unavailable"
+        assert "ReadTimeout" in world.audit.records[0].reason
 
 
 @pytest.mark.parametrize(("place", "call"), EVERY_CALL)
@@ -466,6 +491,29 @@ def test_whatever_stands_in_a_files_place_the_request_is_refused(
 
 
 @pytest.mark.parametrize("colour", COLOURS)
+def test_whatever_stands_in_place_of_a_login_nobody_waits_for_it(
+    colour: str, log: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """The file of a Vault token: what cannot be one is refused, and what could be is Vault's to judge."""
+    path, (hostile, _) = tmp_path / "token", vault_by_token()
+    with serving(hostile):
+        provider = VaultProvider(hostile.url, login=VaultToken(file=str(path)), timeout=TIMEOUT)
+        provider.ttl = 0.0
+        world = World(colour, Bearer("place:secret/app#key"), log, place=provider)
+        for name, make in ON_DISK.items():
+            swapped(path, make)
+            world.forget("look")
+            assert world.ask() in {"", "secret_unavailable"}, name
+            swapped(path, _content(TOKEN.encode()))
+            world.forget("look")
+            assert world.ask() == "", name
+        path.unlink()
+        world.forget("look")
+        assert world.ask() == "secret_unavailable"
+        world.proxy.close()
+
+
+@pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize("spoiled", ["sealed", "master"])
 def test_whatever_stands_in_place_of_sealed_secrets_or_their_key_the_request_is_refused(
     colour: str, spoiled: str, log: pytest.LogCaptureFixture, tmp_path: Path
@@ -474,7 +522,9 @@ def test_whatever_stands_in_place_of_sealed_secrets_or_their_key_the_request_is_
     written = new_master_key()
     (tmp_path / "master").write_text(written)
     SealedFile(tmp_path / "sealed").put(Place("acme", "api"), MATERIAL, MasterKey(Secret(written)))
-    provider, path = SealedProvider(str(tmp_path / "sealed"), [f"file:{tmp_path / 'master'}"]), tmp_path / spoiled
+    keys, path = FileProvider(), tmp_path / spoiled
+    keys.ttl = 0.0
+    provider = SealedProvider(str(tmp_path / "sealed"), [f"file:{tmp_path / 'master'}"], providers={"file": keys})
     provider.ttl = 0.0
     world, good = World(colour, Bearer("place:acme/api"), log, place=provider), path.read_bytes()
     cut = {f"cut to {length}": _content(good[:length]) for length in range(1, len(good) - 2, 7)}

@@ -9,6 +9,7 @@ from apitokenproxy.credentials.naming import header_name
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
 from apitokenproxy.messages import Caller, Credential, Hidden, Secret
+from apitokenproxy.wire import authenticates_a_connection
 
 _PLACE = "{secret}"
 
@@ -34,6 +35,11 @@ class Header:
         plain = self.template.isascii() and self.template.isprintable() and self.template == self.template.strip()
         if self.template.count(_PLACE) != 1 or not plain:
             raise ConfigurationError(f"template of header {self.name} must hold {_PLACE} exactly once, in plain ASCII")
+        if authenticates_a_connection([(self.name.encode(), self.template.encode())]):
+            raise ConfigurationError(
+                f"template of header {self.name}: NTLM and Negotiate authenticate a connection, "
+                "and tenants share connections"
+            )
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""

@@ -106,7 +106,7 @@ class OAuth2RefreshToken:
         states, colour = secrets.states, secrets.colour
         if states is None:
             raise ConfigurationError(f"credential {_KIND}: there is no store to keep refresh tokens in")
-        read_seed, read_key = secrets.reader(self.refresh_token), secrets.reader(self.key)
+        read_seed, read_key = secrets.reader(self.refresh_token), secrets.reader(self.key, lines=True)
         read_secret = self._client.reader(secrets, self.secret) if self.secret else None
         current: Callable[..., Awaitable[Loaded[Credential]]] = colour.lift_apart(
             partial(self._current, states), Loaded

@@ -6,7 +6,7 @@ from apitokenproxy._colour import Colour
 from apitokenproxy.credentials.making import kept_while_same
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.interfaces import CredentialKind, SecretReader, TokenProvider
-from apitokenproxy.messages import Caller, Credential, Secret
+from apitokenproxy.messages import Caller, Credential, Reply, Secret
 from apitokenproxy.rotation.versions import Obtain, Source
 
 Kinds = Sequence[CredentialKind | TokenProvider]
@@ -77,4 +77,20 @@ def _joined(made: list[Credential]) -> Credential:
         version=",".join(credential.version for credential in made),
         token=",".join(credential.token for credential in made if credential.token),
         finish=tuple(sorted((one for credential in made for one in credential.finish), key=lambda one: one.signs)),
+        again=_any_again(made),
+        shown=tuple(value for credential in made for value in credential.shown),
     )
+
+
+def _any_again(made: list[Credential]) -> Callable[[Reply], Awaitable[Credential | None]] | None:
+    """Return what asks those that may answer a challenge, in order, and puts the others on beside the answer."""
+    if all(credential.again is None for credential in made):
+        return None
+
+    async def again(reply: Reply) -> Credential | None:
+        for place, credential in enumerate(made):
+            if credential.again is not None and (answer := await credential.again(reply)) is not None:
+                return _joined([*made[:place], answer, *made[place + 1 :]])
+        return None
+
+    return again

@@ -96,7 +96,7 @@ class Connection:
             if body is None or isinstance(body, bytes):
                 framed = RequestBody(outbound.length)
                 sent = framed.frame(body) if body else b""
-                await self._write(request_head(outbound) + sent + framed.end(), timeouts.write)
+                await self._write(request_head(outbound) + sent + framed.end(), timeouts.write, taken=bool(body))
             else:
                 await self._send_body(outbound, body, first, timeouts.write)
             self._sent = True
@@ -143,7 +143,7 @@ class Connection:
         return b""
 
     async def _write(self, data: bytes, timeout: float, *, taken: bool = False) -> None:
-        """Write. `taken`: something of the body is in it, and cannot be had a second time."""
+        """Write. `taken`: something of the body is in it, and may get through even where the rest does not."""
         self.wrote = self.wrote or taken
         if not data:
             return

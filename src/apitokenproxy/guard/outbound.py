@@ -7,15 +7,11 @@ Rules:
    beside the client's own: which of the two counts, backends do not agree on.
 """
 
-import re
-
 from apitokenproxy.errors import BadTarget
 from apitokenproxy.guard.headers import READ
 from apitokenproxy.messages import Credential, Grant, Headers, Hidden, Outbound
 from apitokenproxy.upstream import Upstream
-from apitokenproxy.wire import likeness
-
-_SEPARATOR = re.compile(rb"[&;]")
+from apitokenproxy.wire import with_parameters
 
 
 def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound:
@@ -26,7 +22,10 @@ def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound
     operation = grant.operation
     query = operation.query
     if credential.query:
-        query = _with_parameters(query, credential)
+        parameters = with_parameters(query, credential.query)
+        if parameters is None:
+            raise BadTarget("the query holds a parameter that the credential puts on")
+        query = parameters
     headers: Headers = [(b"Host", upstream.origin.authority), *operation.headers]
     for name in credential.names:
         if name not in READ:  # those that are read are never forwarded
@@ -42,13 +41,3 @@ def inject(grant: Grant, upstream: Upstream, credential: Credential) -> Outbound
         length,
         grant.caller.tenant,
     )
-
-
-def _with_parameters(query: bytes, credential: Credential) -> bytes:
-    sent = {likeness(parameter.partition(b"=")[0]) for parameter in _SEPARATOR.split(query[1:])}
-    parameters = []
-    for name, value in credential.query:
-        if likeness(name) in sent:
-            raise BadTarget("the query holds a parameter that the credential puts on")
-        parameters.append(name + b"=" + value)
-    return (query + b"&" if query[1:] else b"?") + b"&".join(parameters)

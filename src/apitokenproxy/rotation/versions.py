@@ -186,6 +186,8 @@ class Versions:
         return candidate if self._is_on_trial(known, candidate, live) else None
 
     def _is_on_trial(self, known: Known, candidate: Credential, live: Credential) -> bool:
+        if candidate.again is not None:  # to be accepted it may need two requests, and to be replaced a third
+            return False
         proving = self.record(known, candidate).standing(self._records.now()) == "proving"
         return proving and candidate.version != live.version
 

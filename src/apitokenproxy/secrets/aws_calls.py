@@ -29,14 +29,24 @@ from apitokenproxy.quiet import quiet
 from apitokenproxy.secrets.per_process import PerProcess
 
 _CODE = re.compile(r"[A-Za-z.]{1,64}")
-_BUSY = frozenset({"InternalServiceError", "InternalServerError", "ServiceUnavailable", "ThrottlingException"})
+_BUSY = frozenset(
+    {
+        *("InternalServiceError", "InternalServerError", "ServiceUnavailable", "ThrottlingException"),
+        *("DependencyTimeoutException", "KeyUnavailableException", "KMSInternalException"),
+    }
+)
 _SERVER_AT_FAULT = 500
 _TOO_MANY = 429
 _TALKATIVE = ("boto3", "botocore", "urllib3")
 
 _CURES = {
     "AccessDeniedException": "the proxy may not read it; grant its role that, and its key in KMS",
+    "DisabledException": "its key in KMS is disabled",
+    "IncorrectKeyException": "it was encrypted under another key",
+    "InvalidCiphertextException": "it is no ciphertext of KMS, or was changed",
     "InvalidRequestException": "it is marked for deletion, or has no such version",
+    "KMSInvalidStateException": "its key in KMS is not enabled",
+    "NotFoundException": "its key in KMS is not there; see region",
     "ParameterNotFound": "there is no such parameter; see name and region",
     "ParameterVersionNotFound": "it has no such version",
     "ResourceNotFoundException": "there is no such secret or version; see name and region",

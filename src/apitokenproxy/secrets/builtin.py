@@ -67,6 +67,7 @@ def built_in_providers() -> dict[str, SecretProvider]:
         "vault": OnDemand("vault", "vault", _vault),
         "aws": OnDemand("aws", "aws", _aws),
         "ssm": OnDemand("ssm", "aws", _ssm),
+        "kms": OnDemand("kms", "aws", _kms),
         "sealed": OnDemand("sealed", "sealed", _sealed),
         "keyring": OnDemand("keyring", "keyring", _keyring),
         "gcp": OnDemand("gcp", "gcp", _gcp),
@@ -90,6 +91,12 @@ def _ssm() -> _Plain:
     from apitokenproxy.secrets.ssm import AwsParametersProvider  # noqa: PLC0415 - needs the extra
 
     return AwsParametersProvider()
+
+
+def _kms() -> _Plain:
+    from apitokenproxy.secrets.kms import AwsKmsProvider  # noqa: PLC0415 - needs the extra
+
+    return AwsKmsProvider()
 
 
 def _sealed() -> _Plain:

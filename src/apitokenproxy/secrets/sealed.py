@@ -2,21 +2,25 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from apitokenproxy.errors import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.sealing import MasterKey
-from apitokenproxy.secrets.env import EnvProvider
-from apitokenproxy.secrets.exec import ExecProvider
-from apitokenproxy.secrets.file import FileProvider
+from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.sealed_file import Place, Sealed, SealedFile, opened
 
 _REFERENCE = re.compile(r"(?:(?P<tenant>[\w.@-]+)/)?(?P<name>[\w.@-]+)(?P<previous>#previous)?", re.ASCII)
 
 
+_KEYS_FROM = ("env", "file", "exec", "kms")
+
+
 class _Plain(Protocol):
+    ttl: float
+
     def fetch(self, reference: str) -> Secret: ...
 
 
@@ -25,7 +29,8 @@ class SealedProvider:
 
     `#previous` after a name is the version before the newest. Left out, path and keys are those of the
     environment: APITOKENPROXY_SEALED_FILE, APITOKENPROXY_SEALED_KEY and APITOKENPROXY_SEALED_OLD_KEY.
-    `providers` read the keys (`env:`, `file:` and `exec:` when left out). Raises ConfigurationError.
+    `providers` read the keys (`env:`, `file:`, `exec:` and `kms:` when left out); each is used for as long as its
+    provider's `ttl` says. Raises ConfigurationError.
     """
 
     ttl = 1.0
@@ -36,6 +41,7 @@ class SealedProvider:
         masters: Sequence[str] = (),
         *,
         providers: Mapping[str, _Plain] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         environ = os.environ
         path = path or environ.get("APITOKENPROXY_SEALED_FILE", "")
@@ -46,13 +52,19 @@ class SealedProvider:
                 "sealed: set APITOKENPROXY_SEALED_FILE to the file and APITOKENPROXY_SEALED_KEY to a secret reference "
                 "to its master key, as file:/run/secrets/master-key"
             )
-        self._providers = providers or {"env": EnvProvider(), "file": FileProvider(), "exec": ExecProvider()}
+        built_in: Mapping[str, Any] = built_in_providers()
+        self._providers = providers or {scheme: built_in[scheme] for scheme in _KEYS_FROM}
+        self._clock = clock
+        self._keys: dict[str, tuple[MasterKey, float]] = {}
         for master in self._masters:
             if master.partition(":")[0] not in self._providers or not master.partition(":")[2]:
                 raise ConfigurationError(
                     "sealed: the master key is named by a secret reference, as file:/run/secrets/master-key, "
                     f"not written out; schemes: {', '.join(sorted(self._providers))}"
                 )
+            prepare = getattr(self._providers[master.partition(":")[0]], "prepare", None)
+            if prepare is not None:
+                prepare()  # what is missing is told when the proxy is mounted
         self._file = SealedFile(path)
 
     def fetch(self, reference: str) -> Secret:
@@ -73,15 +85,24 @@ class SealedProvider:
             raise SecretUnavailable(f"sealed: {place} is no secret; seal it again") from None
 
     def _key(self, identifier: str, place: Place) -> MasterKey:
+        for key, until in list(self._keys.values()):
+            if key.id == identifier and self._clock() < until:
+                return key
         for master in self._masters:
-            scheme, _, rest = master.partition(":")
-            try:
-                key = MasterKey(self._providers[scheme].fetch(rest))
-            except (ConfigurationError, SecretMissing) as error:  # it is the key that is missing, not the secret
-                raise SecretUnavailable(str(error)) from None
+            key = self._fetched(master)
             if key.id == identifier:
                 return key
         raise SecretUnavailable(f"sealed: {place} is sealed under another master key; name that, or seal it again")
+
+    def _fetched(self, master: str) -> MasterKey:
+        scheme, _, rest = master.partition(":")
+        provider, now = self._providers[scheme], self._clock()
+        try:
+            key = MasterKey(provider.fetch(rest))
+        except (ConfigurationError, SecretMissing) as error:  # it is the key that is missing, not the secret
+            raise SecretUnavailable(str(error)) from None
+        self._keys[master] = key, now + provider.ttl
+        return key
 
 
 def _number(written: Sealed) -> int:

@@ -1,0 +1,196 @@
+"""The conversation of an `httpx.Auth` about one request: what it asks elsewhere, and what it puts on.
+
+Rules:
+1. Its steps run where they hold up nobody, and within a deadline. Where it raises, hangs, asks without end or ends
+   without our request, that is refused: nothing is forwarded without what it would have put on.
+2. It may add and change header fields and add query parameters. Whatever else it changes was decided before,
+   and refuses the request.
+3. What it raises is told by its type, for the text may hold what it knows.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from urllib.parse import quote
+
+import httpx
+
+from apitokenproxy.errors import BadTarget, ProxyError, SecretUnavailable
+from apitokenproxy.messages import Headers, Hidden, Outbound
+from apitokenproxy.wire import authenticates_a_connection, can_be_injected, with_parameters
+
+MOST_REQUESTS = 10
+"""Requests that a flow may send elsewhere, before ours and again after a challenge."""
+LARGEST = 64 * 1024
+"""Bytes of an answer that a flow is given."""
+
+_PLAIN = frozenset(
+    {b"accept", b"accept-encoding", b"accept-language", b"content-type", b"date", b"user-agent", b"x-request-id"}
+)
+"""Fields that tell no secret: their values stand in honest answers."""
+
+Call = Callable[[Callable[[], bool], float], Awaitable[bool]]
+"""Runs a step where it holds up nobody, for at most so many seconds. Raises TimeoutError."""
+
+
+class Conversation:
+    """One flow, about one request: `begin`, then `put_on`; after a challenge `go_on`, then `put_on` again."""
+
+    def __init__(self, auth: httpx.Auth, call: Call, timeout: float) -> None:
+        self._auth = auth
+        self._call = call
+        self._timeout = timeout
+        self._plain_http = False
+
+    async def begin(self, outbound: Outbound, body: bytes | None) -> None:
+        """Take the flow to where it yields our request. Raises SecretUnavailable, BadTarget."""
+        self._request = _request(outbound, body)
+        self._seen = _seen(self._request)
+        self._headers: Headers = list(self._request.headers.raw)
+        self._url = self._request.url
+        self._plain_http = outbound.origin.allow_private
+        if not await self._take_on(self._first):
+            raise self._refused("ended without the request")
+
+    def _first(self) -> httpx.Request:
+        self._flow = self._auth.sync_auth_flow(self._request)
+        return next(self._flow)
+
+    async def go_on(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Give the flow the upstream's answer; True when it yields our request again. Raises SecretUnavailable."""
+
+        def told() -> httpx.Request:
+            return self._flow.send(httpx.Response(status, headers=headers, content=body, request=self._request))
+
+        return await self._take_on(told)
+
+    def put_on(self, outbound: Outbound) -> None:
+        """Put on a request what the flow has put on ours. Raises SecretUnavailable, BadTarget."""
+        request = self._request
+        if _seen(request) != self._seen:
+            raise self._refused("changed more of the request than header fields and query parameters")
+        added = self._added_headers()
+        mine = {name.lower() for name, _ in added}
+        outbound.headers = [header for header in outbound.headers if header[0].lower() not in mine] + added
+        shown = [Hidden(value) for name, value in added if name.lower() not in _PLAIN]
+        if request.url.query != self._url.query:
+            path, mark, query = outbound.target.partition(b"?")
+            parameters = self._added_parameters()
+            found = with_parameters(mark + query, ((_quoted(name), _quoted(value)) for name, value in parameters))
+            if found is None:
+                raise BadTarget("the query holds a parameter that the credential puts on")
+            outbound.target = Hidden(path + found)
+            shown += [Hidden(value.encode()) for _, value in parameters]
+        outbound.shown += tuple(shown)
+
+    def _added_headers(self) -> Headers:
+        headers = self._request.headers.raw
+        before, after = _by_name(self._headers), _by_name(headers)
+        if before.keys() - after.keys():
+            raise self._refused("took a header field away")
+        changed = {name for name, values in after.items() if values != before.get(name)}
+        added: Headers = [(name, Hidden(value)) for name, value in headers if name.lower() in changed]
+        if not can_be_injected(added, ()) or any(value != value.strip(b" \t") for _, value in added):
+            raise self._refused("puts on a header field that cannot be sent")
+        if authenticates_a_connection(added):
+            raise self._refused("speaks NTLM or Negotiate, which authenticate a connection, and tenants share those")
+        return added
+
+    def _added_parameters(self) -> list[tuple[str, str]]:
+        own = Counter(self._url.params.multi_items())
+        now = Counter(self._request.url.params.multi_items())
+        added = now - own
+        if not {name for name, _ in own}.isdisjoint(name for name, _ in added):
+            raise BadTarget("the query holds a parameter that the credential puts on")
+        if own - now:
+            raise self._refused("took a query parameter away")
+        if not can_be_injected((), ((_quoted(name), _quoted(value)) for name, value in added)):
+            raise self._refused("puts on a query parameter that cannot be sent")
+        return list(added.elements())
+
+    async def _take_on(self, step: Callable[[], httpx.Request]) -> bool:
+        try:
+            return await self._call(lambda: self._until_ours(step), self._timeout)
+        except TimeoutError:
+            raise self._refused(f"took longer than {self._timeout:g} seconds") from None
+
+    def _until_ours(self, step: Callable[[], httpx.Request]) -> bool:
+        """Take the flow on until it yields our request; False when it ended before. May wait."""
+        ends = time.monotonic() + self._timeout
+        try:
+            asked = step()
+            for _ in range(MOST_REQUESTS):
+                if asked is self._request:
+                    return True
+                asked = self._flow.send(self._answer(asked, ends))
+        except StopIteration:
+            return False
+        except ProxyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever somebody else's code raises refuses the request
+            raise self._refused(f"raised {type(error).__name__}") from None
+        if asked is self._request:
+            return True
+        raise self._refused(f"asks for more than {MOST_REQUESTS} other requests")
+
+    def _answer(self, asked: httpx.Request, ends: float) -> httpx.Response:
+        """Send a request of the flow's own, by a transport alone: no cookies, no redirects, no environment, no log."""
+        if asked.url.scheme != "https" and not self._plain_http:
+            raise self._refused("asks over plain http; that needs allow_private on the upstream")
+        left = max(0.001, ends - time.monotonic())
+        asked.extensions = {**asked.extensions, "timeout": dict.fromkeys(("connect", "read", "write", "pool"), left)}
+        body = b""
+        try:
+            with httpx.HTTPTransport(trust_env=False) as transport:
+                answer = transport.handle_request(asked)
+                for chunk in answer.iter_raw():
+                    body += chunk
+                    if len(body) > LARGEST:
+                        raise self._refused(f"was answered with more than {LARGEST} bytes")
+                    if time.monotonic() > ends:
+                        raise self._refused(f"took longer than {self._timeout:g} seconds")
+        except httpx.TransportError as error:
+            raise self._refused(f"cannot ask: {type(error).__name__}") from None
+        return httpx.Response(answer.status_code, headers=answer.headers, content=body, request=asked)
+
+    def _refused(self, what: str) -> SecretUnavailable:
+        return SecretUnavailable(f"the auth flow of {type(self._auth).__name__} {what}")
+
+
+class _Unseen(httpx.SyncByteStream):
+    """The body of a request that a flow does not ask to see."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        raise TypeError("an auth that reads the body says so by requires_request_body")
+
+
+def _request(outbound: Outbound, body: bytes | None) -> httpx.Request:
+    origin = outbound.origin
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    url = httpx.URL(f"{origin.scheme}://{host}:{origin.port}", raw_path=bytes(outbound.target))
+    if url.raw_path != outbound.target:
+        raise BadTarget(
+            'the query has a " or < or > as it stands, which httpx writes otherwise: what is signed is sent'
+        )
+    method, headers = outbound.method.decode("ascii"), list(outbound.headers)
+    if body is None and outbound.body is not None:
+        return httpx.Request(method, url, headers=headers, stream=_Unseen())
+    return httpx.Request(method, url, headers=headers, content=body or b"")
+
+
+def _seen(request: httpx.Request) -> tuple[object, ...]:
+    """Return what of a request must stay as it is."""
+    url = request.url
+    path = url.raw_path.partition(b"?")[0]
+    return request.method, url.scheme, url.userinfo, url.host, url.port, path, url.fragment, request.stream
+
+
+def _by_name(headers: Headers) -> dict[bytes, list[bytes]]:
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def _quoted(text: str) -> bytes:
+    return quote(text, safe="").encode()
