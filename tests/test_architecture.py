@@ -29,6 +29,7 @@ SHARED = {
     "places",
     "quiet",
     "rotation",
+    "sealing",
     "upstream",
     "wire",
 }
@@ -45,6 +46,7 @@ EXACT = {
     "_colour": {"errors"},
     "asking": {"authorities", "errors", "messages", "quiet"},
     "authorities": set(),
+    "sealing": {"errors", "messages"},
     "loading": {"_colour", "errors"},
     "places": {"errors"},
     "rotation": {"_colour", "errors", "interfaces", "loading", "messages"},
@@ -57,7 +59,7 @@ EXACT = {
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
-    "proxy": (SHARED - {"asking", "authorities", "loading", "places", "quiet", "wire"})
+    "proxy": (SHARED - {"asking", "authorities", "loading", "places", "quiet", "sealing", "wire"})
     | (PARTS - {"credentials"})
     | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
 }
@@ -71,7 +73,7 @@ AT_MOST = {
     "config_tables": {"credentials", "durations", "identity", "messages", "rotation"},
     "served": {"config", "proxy"},
     "cli": {"config", "credentials", "durations", "identity", "limits", "policy", "proxy", "served"}
-    | (SHARED - {"asking", "authorities", "loading", "messages", "wire", "_colour"}),
+    | (SHARED - {"asking", "authorities", "loading", "messages", "sealing", "wire", "_colour"}),
     "__init__": SHARED | PARTS | {"proxy"},
     "__main__": {"cli"},
 }
@@ -111,7 +113,7 @@ FOREIGN = {
     "secrets/azure.py": {"azure"},
     "secrets/gcp.py": {"google", "requests"},
     "secrets/keyring.py": {"keyring"},
-    "secrets/sealed_file.py": {"cryptography"},
+    "sealing.py": {"cryptography"},
     "secrets/vault.py": {"hvac"},
     "secrets/vault_calls.py": {"hvac", "requests", "urllib3"},
     "secrets/vault_login.py": {"hvac"},

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +125,28 @@ def test_what_is_no_answer_is_an_outage(sent: bytes) -> None:
         error = refusal(url)
     assert error.outage
     assert url in error.detail
+
+
+@pytest.mark.parametrize(
+    ("written", "least", "most"),
+    [
+        ("", 1, 1),
+        ("Retry-After: 30", 30, 30),
+        ("Retry-After: 0", 1, 1),
+        ("Retry-After: 999999", 3600, 3600),
+        ("Retry-After: -5", 1, 1),
+        ("Retry-After: soon", 1, 1),
+        ("Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 1, 1),
+        ("Retry-After: DATE", 30, 101),
+        ("Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", 3600, 3600),
+    ],
+)
+def test_when_to_come_back_is_told(written: str, least: float, most: float) -> None:
+    """In seconds or as a date, between a second and an hour."""
+    written = written.replace("DATE", format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True))
+    with saying(said(answer(b"", "503 Service Unavailable", *filter(None, [written])))) as url:
+        error = refusal(url)
+    assert least <= error.retry_after <= most
 
 
 def test_nobody_there_is_an_outage() -> None:

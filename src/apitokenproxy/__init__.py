@@ -18,6 +18,7 @@ from apitokenproxy.credentials.httpx_auth import HttpxAuth
 from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.refresh import OAuth2RefreshToken
 from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.errors import (
     ApitokenproxyError,
@@ -59,6 +60,7 @@ __all__ = [
     "JwtBearer",
     "Limit",
     "OAuth2ClientCredentials",
+    "OAuth2RefreshToken",
     "OAuth2TokenExchange",
     "Operation",
     "Proxy",

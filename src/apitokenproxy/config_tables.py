@@ -16,6 +16,7 @@ from apitokenproxy.credentials.hmac_signature import HmacSignature
 from apitokenproxy.credentials.jwt_bearer import JwtBearer
 from apitokenproxy.credentials.oauth2 import OAuth2ClientCredentials
 from apitokenproxy.credentials.query import Query
+from apitokenproxy.credentials.refresh import OAuth2RefreshToken
 from apitokenproxy.credentials.token_exchange import OAuth2TokenExchange
 from apitokenproxy.durations import parse_duration
 from apitokenproxy.messages import Timeouts
@@ -219,6 +220,22 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "scopes": "strings",
             "subject": "string",
             "audience": "string",
+            "allow_private": "boolean",
+        },
+    ),
+    "oauth2-refresh-token": (
+        OAuth2RefreshToken,
+        {
+            "type": "!string",
+            "token_url": "!string",
+            "client_id": "!string",
+            "refresh_token": "!string",
+            "key": "!string",
+            "secret": "string",
+            "scope": "string",
+            "auth": "string",
+            "algorithm": "string",
+            "key_id": "string",
             "allow_private": "boolean",
         },
     ),

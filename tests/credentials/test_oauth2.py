@@ -40,7 +40,7 @@ def test_a_request_carries_the_token_that_was_given(endpoint: Endpoint, colour: 
 def test_a_token_among_other_credentials_is_named_after_the_secrets(endpoint: Endpoint) -> None:
     """So that each secret's version stands where it stood."""
     made = credential("sync", Header("X-Partner", "fixed:partner"), kind(endpoint), key=MATERIAL, partner="p")
-    assert re.fullmatch("fixed#[0-9a-f]{12},fixed#[0-9a-f]{12}", made.version)
+    assert re.fullmatch(r"fixed#[0-9a-f]{12},fixed#[0-9a-f]{12}", made.version)
     assert made.name == f"{made.version}+{made.token}"
     assert len(made.token) == 8
 

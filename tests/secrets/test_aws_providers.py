@@ -16,10 +16,11 @@ from secret_calls import MATERIAL, Hand
 
 from apitokenproxy import Secret, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
+from apitokenproxy.sealing import MasterKey, new_master_key
 from apitokenproxy.secrets.aws import AwsSecretsProvider
 from apitokenproxy.secrets.kms import AwsKmsProvider
 from apitokenproxy.secrets.sealed import SealedProvider
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, SealedFile, new_master_key
+from apitokenproxy.secrets.sealed_file import Place, SealedFile
 from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.testing import SecretProviderConformance
 

@@ -13,8 +13,9 @@ from secret_calls import MATERIAL, Hand
 from apitokenproxy import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.interfaces import SecretProvider
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey, new_master_key
 from apitokenproxy.secrets.sealed import SealedProvider
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, SealedFile, new_master_key
+from apitokenproxy.secrets.sealed_file import Place, SealedFile
 from apitokenproxy.testing import SecretProviderConformance
 
 GITHUB = Place("acme", "github")

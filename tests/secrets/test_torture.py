@@ -32,6 +32,7 @@ from torture import GARBAGE, WAYS, Good, Hostile, http, mutations, serving
 from apitokenproxy import Bearer, OAuth2ClientCredentials, Proxy, Rule, Upstream
 from apitokenproxy.credentials import access_token, tokens
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey, new_master_key
 from apitokenproxy.secrets.aws import AwsSecretsProvider
 from apitokenproxy.secrets.azure import AzureClients, AzureSecretsProvider
 from apitokenproxy.secrets.exec import ExecProvider
@@ -39,7 +40,7 @@ from apitokenproxy.secrets.file import FileProvider
 from apitokenproxy.secrets.gcp import GcpSecretsProvider
 from apitokenproxy.secrets.kms import AwsKmsProvider
 from apitokenproxy.secrets.sealed import SealedProvider
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, SealedFile, new_master_key
+from apitokenproxy.secrets.sealed_file import Place, SealedFile
 from apitokenproxy.secrets.ssm import AwsParametersProvider
 from apitokenproxy.secrets.vault import VaultProvider
 from apitokenproxy.secrets.vault_login import VaultAppRole, VaultToken

@@ -4,19 +4,10 @@ import base64
 from typing import Literal, TypeAlias
 from urllib.parse import quote
 
-from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.messages import HiddenText, Secret
 
 Auth: TypeAlias = Literal["basic", "post"]
 """Where the client's secret goes: into the header Authorization, or into the form."""
-
-
-def known_client(kind: str, client_id: str, auth: str) -> None:
-    """Look at what was configured. Raises ConfigurationError."""
-    if not client_id:
-        raise ConfigurationError(f"credential {kind}: client_id is empty")
-    if auth not in {"basic", "post"}:
-        raise ConfigurationError(f"credential {kind}: auth is {auth!r}; it must be basic or post")
 
 
 def as_client(auth: Auth, client_id: str, secret: Secret | None) -> tuple[dict[str, str], dict[str, str]]:

@@ -55,9 +55,12 @@ class Client:
         self._signing.ready()  # what is missing is told when the proxy is mounted
         return secrets.reader(reference, lines=True)
 
-    def shown(self, secret: Secret) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the parameters and the headers that say who asks. Raises SecretUnavailable."""
-        if self.auth == METHODS[2]:
+    def shown(self, secret: Secret | None) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the parameters and the headers that say who asks; without a secret, its name alone.
+
+        Raises SecretUnavailable.
+        """
+        if self.auth == METHODS[2] and secret is not None:
             said = claims(self.client_id, self.client_id, self.token_url, self.clock())
             assertion = self._signing.sign(secret, said, algorithm=self.algorithm, key_id=self.key_id)
             named = {"client_id": self.client_id, "client_assertion_type": _ASSERTION}

@@ -30,10 +30,21 @@ Read = Callable[[Caller], Awaitable[Secret]]
 
 
 class Tokens(Loads[Credential]):
-    """The tokens of one credential. `what` is whom errors name when nobody answers in time."""
+    """The tokens of one credential. `what` is whom errors name when nobody answers within `timeout` seconds.
 
-    def __init__(self, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(what, SecretUnavailable, clock=clock, timeout=2 * SECONDS)
+    `fresh` is for how many seconds a token is not replaced although the API refuses it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        timeout: float = 2 * SECONDS,
+        fresh: float = FRESH,
+    ) -> None:
+        super().__init__(what, SecretUnavailable, clock=clock, timeout=timeout)
+        self._fresh = fresh
         self._failed: dict[str, tuple[float, str, bool]] = {}
 
     def bind(
@@ -56,7 +67,7 @@ class Tokens(Loads[Credential]):
         """Have the token in a credential fetched anew, unless it is fresh: the API refused it."""
         names, now = credential.token.split(","), self._clock()
         for kept in list(self._kept.values()):
-            if kept.value.token in names and now - kept.since >= FRESH:
+            if kept.value.token in names and now - kept.since >= self._fresh:
                 kept.renew = kept.until = now
 
     async def _pausing(self, key: str, load: Load[Credential]) -> Loaded[Credential]:

@@ -46,7 +46,7 @@ Send = Callable[[Caller, Credential], Awaitable[int]]
 
 @frozen
 class Source:
-    """How one credential is made for a caller, and how it is made anew."""
+    """How one credential is made for a caller, and how one that was refused is made anew."""
 
     obtain: Obtain
     expire: Callable[[Caller, Credential], None]

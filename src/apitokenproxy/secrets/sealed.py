@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from apitokenproxy.errors import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey
 from apitokenproxy.secrets.builtin import built_in_providers
-from apitokenproxy.secrets.sealed_file import MasterKey, Place, Sealed, SealedFile
+from apitokenproxy.secrets.sealed_file import Place, Sealed, SealedFile, opened
 
 _REFERENCE = re.compile(r"(?:(?P<tenant>[\w.@-]+)/)?(?P<name>[\w.@-]+)(?P<previous>#previous)?", re.ASCII)
 
@@ -77,7 +78,7 @@ class SealedProvider:
             what = "no version before the newest" if versions else "nothing"
             raise SecretMissing(f"sealed: there is {what} at {place}; seal it first")
         written = versions[bool(found["previous"])]
-        material = self._key(written["key"], place).open(place, written)
+        material = opened(self._key(written["key"], place), place, written)
         try:
             return Secret(material, version=f"sealed/{written['version']}")
         except ValueError:

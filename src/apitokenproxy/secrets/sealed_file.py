@@ -1,17 +1,14 @@
-"""One file of encrypted secrets: AES-256-GCM (NIST SP 800-38D), each secret for one tenant, name and version.
+"""One file of encrypted secrets, each sealed (see `sealing.py`) for one tenant, name and version.
 
 Rules:
 1. Tenant, name and version are associated data: what is moved to another place in the file does not open there.
    An older copy of the whole file does; keep it where only the operator writes.
-2. Each sealing has a nonce of 96 random bits. That is safe for 2**32 of them under one key.
-3. The file is replaced in one step, is readable by its owner alone, and has one writer at a time.
-4. Of each secret the two newest versions are kept, so that both are live while one is rotated.
+2. The file is replaced in one step, is readable by its owner alone, and has one writer at a time.
+3. Of each secret the two newest versions are kept, so that both are live while one is rotated.
 """
 
-import base64
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -21,63 +18,20 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from attrs import frozen
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.messages import Secret
+from apitokenproxy.sealing import MasterKey
 from apitokenproxy.secrets.reading import read_file, why_not
 
 MAX_BYTES = 16 << 20
 KEPT_VERSIONS = 2
 
-_KEY_BYTES = 32
-_NONCE_BYTES = 12
 _FORMAT = "apitokenproxy-sealed-1"
 
 _NAME = re.compile(r"[\w.@-]+", re.ASCII)
 
 Sealed = dict[str, Any]
-
-
-class MasterKey:
-    """A key for sealing: 32 random bytes, in base64 or as they are. `id` tells keys apart and nothing about them.
-
-    Raises ConfigurationError.
-    """
-
-    __slots__ = ("_cipher", "id")
-
-    def __init__(self, written: Secret) -> None:
-        raw = written.reveal()
-        if len(raw) != _KEY_BYTES or raw.isascii():  # random bytes are not, but a password of 32 characters is
-            try:
-                raw = base64.b64decode(raw, validate=True)
-            except ValueError:
-                raw = b""
-        if len(raw) != _KEY_BYTES:
-            raise ConfigurationError("sealed: the master key is not 32 bytes in base64; make one with new_master_key()")
-        self._cipher = AESGCM(raw)
-        self.id = hashlib.sha256(b"apitokenproxy-sealed-key" + raw).hexdigest()[:16]
-
-    def seal(self, place: "Place", version: int, material: bytes) -> Sealed:
-        """Return one version as it is written."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, material, place.associated(version))
-        return {"version": version, "key": self.id, "sealed": base64.b64encode(nonce + sealed).decode()}
-
-    def open(self, place: "Place", written: Sealed) -> bytes:
-        """Return the material. Raises SecretUnavailable when the key is not this one or anything was changed."""
-        try:
-            raw = base64.b64decode(written["sealed"], validate=True)
-            return self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], place.associated(written["version"]))
-        except (InvalidTag, LookupError, TypeError, ValueError):
-            raise SecretUnavailable(f"sealed: {place} does not open: it was changed, or moved from elsewhere") from None
-
-
-def new_master_key() -> str:
-    """Return a new master key as it is written. Keep it apart from the file."""
-    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
 
 
 @frozen
@@ -100,6 +54,18 @@ class Place:
         return f"{self.tenant}/{self.name}" if self.tenant else self.name
 
 
+def opened(key: MasterKey, place: Place, written: Sealed) -> bytes:
+    """Return the material of one version. Raises SecretUnavailable."""
+    try:
+        return key.open(place.associated(written["version"]), written["sealed"])
+    except (LookupError, TypeError, ValueError):
+        raise SecretUnavailable(f"sealed: {place} does not open: it was changed, or moved from elsewhere") from None
+
+
+def _sealed(key: MasterKey, place: Place, version: int, material: bytes) -> Sealed:
+    return {"version": version, "key": key.id, "sealed": key.seal(place.associated(version), material)}
+
+
 class SealedFile:
     """The file at `path`. It need not exist before something is sealed into it."""
 
@@ -116,7 +82,7 @@ class SealedFile:
         with self._changed() as held:
             versions = held.get(str(place), [])
             number = 1 + max((each["version"] for each in versions), default=0)
-            held[str(place)] = [key.seal(place, number, raw), *versions][:KEPT_VERSIONS]
+            held[str(place)] = [_sealed(key, place, number, raw), *versions][:KEPT_VERSIONS]
         return number
 
     def remove(self, place: Place) -> bool:
@@ -136,7 +102,7 @@ class SealedFile:
                 place = Place(tenant, name)
                 for index, each in enumerate(versions):
                     if each["key"] != new.id:
-                        versions[index] = new.seal(place, each["version"], old.open(place, each))
+                        versions[index] = _sealed(new, place, each["version"], opened(old, place, each))
                         count += 1
         return count
 
