@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from apitokenproxy import loading
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.errors import SecretUnavailable, StoreUnavailable
 from apitokenproxy.loading import Loaded, Loads
@@ -58,13 +60,13 @@ class Caller:
         self._load: Callable[[], Awaitable[Loaded[str]]] = self._colour.lift_apart(place.ask, Loaded)
         self._loop = asyncio.new_event_loop() if colour == "async" else None
 
-    def get(self, key: str = "key") -> str:
-        asked = self.loads.get(key, self._load, self._colour)
+    def get(self, key: str = "key", tenant: str = "") -> str:
+        asked = self.loads.get(key, self._load, self._colour, tenant)
         return self._loop.run_until_complete(asked) if self._loop is not None else run(asked)
 
-    def refusal(self, key: str = "key") -> StoreUnavailable:
+    def refusal(self, key: str = "key", tenant: str = "") -> StoreUnavailable:
         with pytest.raises(StoreUnavailable) as refused:
-            self.get(key)
+            self.get(key, tenant)
         return refused.value
 
     def turn(self) -> None:
@@ -463,8 +465,11 @@ def test_a_renewal_that_hangs_leaves_its_place_to_others(caller: Caller, clock: 
     hung.set()
 
 
-def test_loads_that_hang_do_not_pile_up(impatient: Caller, clock: Hand, place: Place) -> None:
-    """At the 33rd nothing is begun, and nobody waits; when one ends, it is tried again."""
+def test_loads_that_hang_do_not_pile_up(
+    impatient: Caller, clock: Hand, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a bound nothing is begun, and nobody waits; when one ends, it is tried again."""
+    monkeypatch.setattr(loading, "_MOST_HANGING", 32)
     keys = [f"key-{number}" for number in range(40)]
     for key in keys:
         impatient.get(key)
@@ -479,6 +484,46 @@ def test_loads_that_hang_do_not_pile_up(impatient: Caller, clock: Hand, place: P
     place.gate.set()
     wait_until(impatient.hung_has_ended)
     assert impatient.get("new") == "one"
+
+
+def test_a_tenant_whose_places_hang_takes_its_own_share_alone(
+    impatient: Caller, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many references it has, as one for each subject: the others are served."""
+    monkeypatch.setattr(loading, "_MOST_OF_ONE", 4)
+    place.gate = threading.Event()
+    for number in range(10):
+        impatient.refusal(f"acme-{number}", "acme")
+    assert (len(impatient.loads._process.hanging), place.asked) == (4, 4)
+    hung, place.gate = place.gate, None
+    assert [impatient.get(f"other-{number}", "other") for number in range(10)] == ["one"] * 10
+    impatient.refusal("acme-new", "acme")
+    hung.set()
+    wait_until(impatient.hung_has_ended)
+    assert impatient.get("acme-new", "acme") == "one"
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_two_hundred_tenants_may_begin_at_once(colour: str) -> None:
+    """A cold start is no outage."""
+    place, loads = Place(), Loads[str]("the place", StoreUnavailable)
+    names = [f"tenant-{number}" for number in range(200)]
+    if colour == "async":
+
+        async def all_at_once() -> list[str]:
+            loaded = ASYNC.lift_apart(place.ask, Loaded)
+            return await asyncio.gather(*(loads.get(name, loaded, ASYNC, name) for name in names))
+
+        assert asyncio.run(all_at_once()) == ["one"] * 200
+        return
+    ready = threading.Barrier(200)
+
+    def get(name: str) -> str:
+        ready.wait(PATIENCE)
+        return run(loads.get(name, SYNC.lift_apart(place.ask, Loaded), SYNC, name))
+
+    with ThreadPoolExecutor(200) as pool:
+        assert list(pool.map(get, names)) == ["one"] * 200
 
 
 def test_a_place_that_hangs_is_an_outage(impatient: Caller, clock: Hand, place: Place) -> None:

@@ -8,7 +8,7 @@ Rules:
    lets the last good value stand in until `outage` seconds after its life, while it is tried again once a
    `_PAUSE`; any other failure is an answer, and ends what is kept with its life.
 4. A load that does not end in time is given up, and what it brings late is not used. While it hangs, its key
-   begins no other, so that it takes no place from the rest; only so many may hang in all.
+   begins no other; only so many may hang or run, and of one tenant's a part of these: it takes no place of others.
 5. A load that was cancelled tells nobody anything: the next in line begins anew.
 6. After a fork nothing is in flight: the child has neither the threads nor, maybe, an open lock.
 """
@@ -33,8 +33,9 @@ _log = logging.getLogger("apitokenproxy")
 _AHEAD = 0.8  # the part of its life after which a value is renewed
 _PAUSE = 1.0  # seconds between two loads that nobody waits for, when the first one failed
 _MOST_BEHIND = 8  # loads at one time that nobody waits for; what finds no place among them waits for its life's end
-_MOST_HANGING = 32  # loads of all keys that may go on after they were given up
-_MOST_RUNNING = 64  # loads at one time: each may have a thread
+_MOST_HANGING = 128  # loads of all keys that may go on after they were given up
+_MOST_RUNNING = 256  # loads at one time: each may have a thread
+_MOST_OF_ONE = 32  # of both, for one tenant
 
 
 @frozen
@@ -68,11 +69,12 @@ class _Kept(Generic[T]):
 class _Flight(Future[T]):
     """A load on its way. `thread` is the one that it needs to go on, where that is not its own."""
 
-    def __init__(self, process: "_Process[T]", key: str, deadline: float, colour: Colour) -> None:
+    def __init__(self, process: "_Process[T]", key: str, deadline: float, colour: Colour, tenant: str) -> None:
         super().__init__()
         self.process = process
         self.key = key
         self.deadline = deadline
+        self.tenant = tenant
         self.thread = 0 if colour.blocks else threading.get_ident()
         self.settled = False
         self.ended: Callable[[], bool] = bool  # not begun yet: False
@@ -125,10 +127,10 @@ class Loads(Generic[T]):
         kept = self._kept.get(key)
         return kept.value if kept is not None else None
 
-    async def get(self, key: str, load: Load[T], colour: Colour) -> T:
+    async def get(self, key: str, load: Load[T], colour: Colour, tenant: str = "") -> T:
         """Return the value of a key: kept, awaited or loaded. `load` is of that colour. Raises `error`."""
         while True:
-            value, flight, mine = self._look(key, colour)
+            value, flight, mine = self._look(key, colour, tenant)
             if flight is not None and mine:
                 self._begin(flight, load, colour)
             if value is not None:
@@ -137,7 +139,7 @@ class Loads(Generic[T]):
                 return self._without_asking(key)
             if colour.blocks and flight.thread == threading.get_ident():
                 # That task cannot go on while this call waits.
-                flight, mine = _Flight(flight.process, key, self._clock() + self._timeout, colour), True
+                flight, mine = _Flight(flight.process, key, self._clock() + self._timeout, colour, tenant), True
                 self._begin(flight, load, colour)
             try:
                 return await self._landed(flight, colour)
@@ -152,13 +154,13 @@ class Loads(Generic[T]):
     def expire(self, *keys: str) -> None:
         """End the life of these values, or of all, so that they are loaded anew; not if that was done a moment ago."""
         now = self._clock()
-        for kept in filter(None, map(self._kept.get, keys or list(self._kept))):
-            if now - kept.since >= _PAUSE:
+        for kept in map(self._kept.get, keys or list(self._kept)):
+            if kept is not None and now - kept.since >= _PAUSE:
                 kept.renew = kept.until = now
 
     # --- what is kept -----------------------------------------------------------------------
 
-    def _look(self, key: str, colour: Colour) -> tuple[T | None, _Flight[T] | None, bool]:
+    def _look(self, key: str, colour: Colour, tenant: str) -> tuple[T | None, _Flight[T] | None, bool]:
         """Return a value that may be used, the load that is on its way, and whether that is to be begun."""
         process, now = self._here(), self._clock()
         for each in list(process.flights.values()):
@@ -175,10 +177,11 @@ class Loads(Generic[T]):
                 return value, flight, False
             process.hanging = [each for each in process.hanging if not each.ended()]
             hangs = len(process.hanging) >= _MOST_HANGING or any(each.key == key for each in process.hanging)
-            many = len(process.flights) >= _MOST_RUNNING
+            own = [each for each in (*process.flights.values(), *process.hanging) if tenant and each.tenant == tenant]
+            many = len(process.flights) >= _MOST_RUNNING or len(own) >= _MOST_OF_ONE
             if hangs or many or (value is not None and len(process.behind) >= _MOST_BEHIND):
                 return value, None, False
-            flight = process.flights[key] = _Flight(process, key, now + self._timeout, colour)
+            flight = process.flights[key] = _Flight(process, key, now + self._timeout, colour, tenant)
             if value is not None:
                 process.behind.add(flight)
         return value, flight, True
@@ -204,11 +207,6 @@ class Loads(Generic[T]):
         if (value := self._stand_in(key)) is None:
             raise failure
         return value
-
-    def _keep(self, key: str, kept: _Kept[T]) -> None:
-        if len(self._kept) >= self._max_keys and key not in self._kept:
-            del self._kept[next(iter(self._kept))]
-        self._kept[key] = kept
 
     def _note(self, key: str, failure: Unavailable) -> None:
         kept = self._kept.get(key)
@@ -279,7 +277,9 @@ class Loads(Generic[T]):
                 del process.flights[key]
             process.behind.discard(flight)
             if kept is not None:
-                self._keep(key, kept)
+                if len(self._kept) >= self._max_keys and key not in self._kept:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = kept
             elif failure is not None:
                 self._note(key, failure)
             if hangs:

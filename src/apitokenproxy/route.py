@@ -55,7 +55,7 @@ class Route:
         answer = None if first.again is None else await first.again(reply)
         if not (body is None or isinstance(body, bytes)):
             return reply
-        instead = answer or await versions.instead(caller, first)
+        instead = answer or await versions.instead(caller, first, reply.status)
         if instead is None:
             return reply
         reply.abort()

@@ -149,6 +149,15 @@ def test_when_the_current_one_dies_the_candidate_takes_over(colour: str, caplog:
     assert len(told(caplog)) == 2  # the current one fails, the candidate is live
 
 
+def test_a_candidate_takes_over_after_401_alone(colour: str) -> None:
+    """A 403 may be about what was asked for: nobody makes a candidate live by asking for what is forbidden."""
+    one = world(colour, NEW, share=0.0)
+    one.refusal = 403
+    assert one.asks(3) == [403] * 3
+    assert one.seen == [OLD] * 3
+    assert one.records() == []
+
+
 def test_after_the_promotion_the_one_before_stands_in(colour: str) -> None:
     """A candidate that turns bad later is rolled back as well; a client notices nothing."""
     one = world(colour, OLD, NEW)

@@ -138,7 +138,9 @@ class OAuth2RefreshToken:
             found, before = await find(caller), last
             name = before[1] if before is not None and before[0] == found else found.name
             last = found, name
-            return self._loads.kept(name) or await self._loads.get(name, partial(load, name, caller, found), colour)
+            return self._loads.kept(name) or await self._loads.get(
+                name, partial(load, name, caller, found), colour, caller.tenant
+            )
 
         return obtain
 

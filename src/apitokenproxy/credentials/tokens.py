@@ -59,7 +59,8 @@ class Tokens(Loads[Credential]):
         async def obtain(caller: Caller) -> Credential:
             secrets = [await read(caller) for read in reads]
             key = _made_of(secrets)
-            return self.kept(key) or await self.get(key, partial(self._pausing, key, partial(lifted, *secrets)), colour)
+            load = partial(self._pausing, key, partial(lifted, *secrets))
+            return self.kept(key) or await self.get(key, load, colour, caller.tenant)
 
         return obtain
 

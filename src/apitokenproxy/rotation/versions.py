@@ -7,7 +7,8 @@ Rules:
 2. A candidate that is being proven is put on a share of the requests that may be sent twice, and only when it
    is there within a moment. So a client never sees a refusal, a fault or a delay of it.
 3. A refused credential is made anew from what its provider says now, at most once a second. Is it another one
-   then, that is tried; otherwise the version before it; otherwise the candidate.
+   then, that is tried; otherwise the version before it; otherwise, after a 401, the candidate. A 403 may be about
+   what was asked for, which a client chooses: nobody makes a candidate live by asking for what is forbidden.
 4. A request is sent twice by the route, and never three times.
 """
 
@@ -30,6 +31,7 @@ REFUSED = frozenset({401, 403})
 """What an upstream answers when it may be the credential that it does not accept."""
 MOST_OK = 399
 """The last status that says that a probe was answered."""
+_UNAUTHORIZED = 401
 _FAULT = 500
 _TOO_MANY = 429
 _PATIENCE = 1.0
@@ -135,8 +137,8 @@ class Versions:
 
     # --- when a credential was refused ------------------------------------------------------
 
-    async def instead(self, caller: Caller, refused_one: Credential) -> Credential | None:
-        """Return what may be tried once in the place of a credential that the upstream refused; None: nothing."""
+    async def instead(self, caller: Caller, refused_one: Credential, status: int) -> Credential | None:
+        """Return what may be tried once in the place of a credential that was refused with `status`; None: nothing."""
         several = self.candidate or self.previous
         known = await self._records.known() if several else Known()
         live, source, stand_in = await self._roles(caller, known)
@@ -145,7 +147,7 @@ class Versions:
             live = await source.obtain(caller)
         if live.name != refused_one.name:
             return live
-        for other in filter(None, (stand_in, self.candidate)):
+        for other in filter(None, (stand_in, self.candidate if status == _UNAUTHORIZED else None)):
             credential = await other.had(caller)
             if credential is None or credential.version == refused_one.version:
                 continue

@@ -136,7 +136,7 @@ class _Reader:
         async def read_for(caller: Caller) -> Secret:
             filled_in = _filled_in(place, caller)
             try:
-                secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour)
+                secret = kept(filled_in) or await get(filled_in, partial(fetch, filled_in), colour, caller.tenant)
             except SecretMissing as error:
                 raise NoSecretForCaller(error.detail) from None
             return secret if secret.one_line or lines else of_scheme.refuse_lines(filled_in)
