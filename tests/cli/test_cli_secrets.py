@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import run, serving
+from command_line import Done, run, serving
 
+from apitokenproxy.secrets.sealed import SealedProvider
 from loopback import REAL_KEY, UpstreamServer, call
 
 KEYS = {"KEY": REAL_KEY, "NEXT": "next-key-9b1e5f", "BEFORE": "before-key-1d2c3b"}
@@ -119,3 +120,54 @@ def test_an_upstream_that_is_away_is_said(rotating: Path, upstream: UpstreamServ
     assert (done.code, done.out) == (1, "")
     assert "127.0.0.1" in done.err
     assert os.linesep.join(done.lines).count("error:") == 1
+
+
+# --- the encrypted file ------------------------------------------------------------------------
+
+PEM = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END PRIVATE KEY-----"
+
+
+def sealed(folder: Path, *arguments: str, stdin: str | bytes = "", **variables: str | None) -> Done:
+    names = {"APITOKENPROXY_SEALED_FILE": "secrets.sealed", "APITOKENPROXY_SEALED_KEY": "file:master-key"}
+    return run("secrets", *arguments, folder=folder, stdin=stdin, **(names | variables))
+
+
+def test_secrets_are_sealed_and_sealed_anew(tmp_path: Path) -> None:
+    """Of one line or several, without the newline at the end; a proxy that has both keys reads them all the while."""
+    for name in ("master-key", "new-key"):
+        (tmp_path / name).write_text(sealed(tmp_path, "new-key").out)
+    assert sealed(tmp_path, "seal", "acme/github", stdin="ghp_1\n").out == "sealed:acme/github is version 1 now\n"
+    assert sealed(tmp_path, "seal", "acme/github", stdin=PEM + "\n").out == "sealed:acme/github is version 2 now\n"
+    text = (tmp_path / "secrets.sealed").read_text()
+    assert "ghp_1" not in text
+    assert (tmp_path / "secrets.sealed").stat().st_mode & 0o777 == 0o600
+    both = {"APITOKENPROXY_SEALED_KEY": "file:new-key", "APITOKENPROXY_SEALED_OLD_KEY": "file:master-key"}
+    assert sealed(tmp_path, "reseal", **both).out == "2 versions are sealed under the new master key\n"
+    assert sealed(tmp_path, "reseal", **both).out == "0 versions are sealed under the new master key\n"
+    provider = SealedProvider(str(tmp_path / "secrets.sealed"), [f"file:{tmp_path}/new-key"])
+    assert provider.fetch("acme/github").reveal() == PEM.encode()
+    assert provider.fetch("acme/github#previous").reveal() == b"ghp_1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "variables", "sentence"),
+    [
+        (["seal", "a/b/c"], "x", {}, "a secret is named NAME or TENANT/NAME, of letters, digits and . _ @ -"),
+        (["seal", "a#previous"], "x", {}, "a secret is named NAME or TENANT/NAME"),
+        (["seal", "a"], "", {}, "there is nothing to seal; write the secret to stdin"),
+        (["seal", "a"], "x" * 70_000, {}, "a secret has at most 64 KiB"),
+        (["seal", "a"], "x", {"APITOKENPROXY_SEALED_KEY": "file:none"}, "none"),
+        (["seal", "a"], "x", {"APITOKENPROXY_SEALED_KEY": None}, "set APITOKENPROXY_SEALED_FILE to the file"),
+        (["seal", "a"], "x", {"APITOKENPROXY_SEALED_FILE": "no/folder/x"}, "no/folder/x"),
+        (["reseal"], "", {}, "set APITOKENPROXY_SEALED_OLD_KEY to the old master key's reference"),
+    ],
+)
+def test_what_cannot_be_sealed_is_one_sentence(
+    tmp_path: Path, arguments: list[str], stdin: str, variables: dict[str, str | None], sentence: str
+) -> None:
+    """On stderr, with exit code 1, and no file is made."""
+    (tmp_path / "master-key").write_text(sealed(tmp_path, "new-key").out)
+    done = sealed(tmp_path, *arguments, stdin=stdin, **variables)
+    assert (done.code, done.out, len(done.lines)) == (1, "", 1)
+    assert sentence in done.err
+    assert not (tmp_path / "secrets.sealed").exists()

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from attrs import asdict
 
+from apitokenproxy.cli import sealing
 from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.cli.token_options import opened_proxy, person
 from apitokenproxy.cli.token_tables import iso, minute, print_table
@@ -28,10 +29,11 @@ def _caller_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "apitokenproxy secrets probe github",
         "apitokenproxy secrets promote github",
         "apitokenproxy secrets rollback github",
+        "apitokenproxy secrets seal acme/github < token",
     ),
 )
 def secrets() -> None:
-    """Look at the versions of upstreams' secrets; prove, promote and take back candidates.
+    """Look at the versions of upstreams' secrets; prove, promote and take back candidates; seal secrets in a file.
 
     Secrets are read as the proxy reads them, so run this with its environment. What is changed holds for all its
     processes within a second. A version is named by an id that tells nothing about the secret.
@@ -118,6 +120,10 @@ def rollback(config: str, upstream: str, tenant: str, subject: str) -> None:
         ]
     now = f"; version {live[0].version} is live" if live else ""
     click.echo(f"{upstream}: version {info.version} was rolled back{now}")
+
+
+for command in sealing.COMMANDS:
+    secrets.add_command(command)
 
 
 def _state(info: VersionInfo, successes: int) -> str:

@@ -84,6 +84,31 @@ class SealedProvider:
         except ValueError:
             raise SecretUnavailable(f"sealed: {place} is no secret; seal it again") from None
 
+    def seal(self, reference: str, material: str | bytes) -> int:
+        """Seal a new version of NAME or TENANT/NAME under the (new) master key and return its number.
+
+        Raises ConfigurationError, SecretUnavailable, OSError.
+        """
+        found = _REFERENCE.fullmatch(reference)
+        if found is None or found["previous"]:
+            raise ConfigurationError("sealed: a secret is named NAME or TENANT/NAME, of letters, digits and . _ @ -")
+        if not material:
+            raise ConfigurationError("sealed: there is nothing to seal; write the secret to stdin")
+        place = Place(found["tenant"] or "", found["name"])
+        return self._file.put(place, material, self._fetched(self._masters[0]))
+
+    def reseal(self) -> int:
+        """Seal everything under the new master key that is still under the old one; return how many versions.
+
+        Raises ConfigurationError, SecretUnavailable, OSError.
+        """
+        if len(self._masters) <= 1:
+            raise ConfigurationError(
+                "sealed: set APITOKENPROXY_SEALED_OLD_KEY to the old master key's reference, beside the new one's"
+            )
+        new, old = map(self._fetched, self._masters[:2])
+        return self._file.reseal(old, new)
+
     def _key(self, identifier: str, place: Place) -> MasterKey:
         for key, until in list(self._keys.values()):
             if key.id == identifier and self._clock() < until:
