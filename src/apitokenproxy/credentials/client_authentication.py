@@ -1,17 +1,18 @@
 """How a client shows a token endpoint who it is (RFC 6749, section 2.3; RFC 7523, section 2.2)."""
 
+import base64
 import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias
+from urllib.parse import quote
 
 from attrs import field, frozen
 
-from apitokenproxy.credentials.client import as_client
 from apitokenproxy.credentials.signing import Signing, check_algorithm, claims
 from apitokenproxy.credentials.tokens import Read
 from apitokenproxy.errors import ConfigurationError
 from apitokenproxy.interfaces import SecretReader
-from apitokenproxy.messages import Secret
+from apitokenproxy.messages import HiddenText, Secret
 
 Auth: TypeAlias = Literal["basic", "post", "private-key-jwt"]
 """How the client shows itself: with its secret in a header or in the form, or with what a private key signed."""
@@ -60,9 +61,15 @@ class Client:
 
         Raises SecretUnavailable.
         """
-        if self.auth == METHODS[2] and secret is not None:
+        if secret is None:
+            return {"client_id": self.client_id}, {}
+        if self.auth == METHODS[2]:
             said = claims(self.client_id, self.client_id, self.token_url, self.clock())
             assertion = self._signing.sign(secret, said, algorithm=self.algorithm, key_id=self.key_id)
             named = {"client_id": self.client_id, "client_assertion_type": _ASSERTION}
             return named | {"client_assertion": assertion}, {}
-        return as_client("post" if self.auth == "post" else "basic", self.client_id, secret)
+        material = HiddenText(secret.reveal().decode("latin-1"))
+        if self.auth == "post":
+            return {"client_id": self.client_id, "client_secret": material}, {}
+        pair = f"{quote(self.client_id, safe='')}:{quote(material, safe='')}".encode()
+        return {}, {"authorization": HiddenText(f"Basic {base64.b64encode(pair).decode()}")}
