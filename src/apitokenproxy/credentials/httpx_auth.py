@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
-from hashlib import sha256
 from typing import Any, ClassVar
 
 import httpx
@@ -22,14 +21,6 @@ _CHALLENGE = 401
 
 def _references(secret: str | Sequence[str]) -> tuple[str, ...]:
     return (secret,) if isinstance(secret, str) else tuple(secret)
-
-
-@frozen
-class _Texts:
-    """The secrets of an auth, which is kept by their digest."""
-
-    digest: bytes
-    texts: tuple[HiddenText, ...] = field(eq=False, repr=False)
 
 
 @frozen
@@ -61,7 +52,7 @@ class HttpxAuth:
     timeout: float = field(default=10.0, kw_only=True)
 
     _apart: Apart = field(init=False, repr=False, eq=False, default=Factory(lambda: Apart(_MOST_AT_ONCE)))
-    _auth: Callable[[_Texts], httpx.Auth] = field(
+    _auth: Callable[[tuple[HiddenText, ...]], httpx.Auth] = field(
         init=False,
         repr=False,
         eq=False,
@@ -91,7 +82,7 @@ class HttpxAuth:
         async def obtain(caller: Caller) -> Credential:
             found = [await read(caller) for read in readers]
             materials = tuple(Hidden(secret.reveal()) for secret in found)
-            auth = self._auth(_read(materials))
+            auth = self._auth(_texts(materials))
             version = ",".join(secret.version for secret in found) or type(auth).__name__
             return self._credential(Conversation(auth, call, self.timeout), auth, materials, version)
 
@@ -124,11 +115,11 @@ class HttpxAuth:
         most = self.most if auth.requires_request_body else None
         return Credential(version=version, finish=(Finish(put, most, materials, signs=True),), again=again)
 
-    def _made(self, key: _Texts) -> httpx.Auth:
+    def _made(self, texts: tuple[HiddenText, ...]) -> httpx.Auth:
         if isinstance(self.make, httpx.Auth):
             return self.make
         try:
-            auth = self.make(*key.texts)
+            auth = self.make(*texts)
         except Exception as error:  # noqa: BLE001 - its text could hold the secret
             raise SecretUnavailable(f"what makes the httpx.Auth raised {type(error).__name__}") from None
         if not isinstance(auth, httpx.Auth) or not _has_a_flow(auth):
@@ -144,12 +135,11 @@ def _has_a_flow(auth: httpx.Auth) -> bool:
     return (kind.auth_flow, kind.sync_auth_flow) != (httpx.Auth.auth_flow, httpx.Auth.sync_auth_flow)
 
 
-def _read(materials: tuple[Hidden, ...]) -> _Texts:
+def _texts(materials: tuple[Hidden, ...]) -> tuple[HiddenText, ...]:
     try:
-        texts = tuple(HiddenText(material.decode()) for material in materials)
+        return tuple(HiddenText(material.decode()) for material in materials)
     except UnicodeDecodeError:
         raise SecretUnavailable("the secret is no text in UTF-8, which an httpx.Auth could be made of") from None
-    return _Texts(b"".join(sha256(material).digest() for material in materials), texts)
 
 
 _ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
