@@ -80,18 +80,18 @@ class Trusting:
             raise UpstreamUnreachable(f"the TLS settings cannot be loaded: {error.strerror}") from None
 
     def _read(self) -> "Future[Trust]":
-        """Return the reading that is under way, or begin one. Raises OSError."""
+        """Return the reading that is under way, or begin one."""
         with self._lock:
-            reading, begun = self._reading, self._reading is not None
-            if reading is None:
-                reading = self._reading = Future()
-        if self._colour.blocks and not begun:
+            if self._reading is not None:
+                return self._reading
+            reading = self._reading = Future()
+        if self._colour.blocks:
             self._read_into(reading)
-        elif not begun:
-            try:
-                threading.Thread(target=self._read_into, args=(reading,), name="apitokenproxy-tls", daemon=True).start()
-            except RuntimeError:
-                self._end(reading, OSError(0, "no thread can be started"))
+            return reading
+        try:
+            threading.Thread(target=self._read_into, args=(reading,), name="apitokenproxy-tls", daemon=True).start()
+        except RuntimeError:
+            self._end(reading, OSError(0, "no thread can be started"))
         return reading
 
     def _read_into(self, reading: "Future[Trust]") -> None:
