@@ -1,6 +1,6 @@
-"""How a candidate becomes the current version of a secret, and what takes it back: values, nothing that waits.
+"""How a candidate becomes the live version of a secret, and what takes it back: values, nothing that waits.
 
-candidate ── accepted often enough ──► promoted ──► the current one; the one before it stands in for it
+candidate ── accepted often enough ──► promoted ──► the live one; the one before it stands in for it
     │                                      │
     └──────────── refused where the current one is accepted ────► rolled back
 """
@@ -23,11 +23,11 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,=:@/?%-]*")
 
 @frozen(kw_only=True)
 class Rotation:
-    """How the `candidate` of an upstream is proven, when it becomes current, and what rolls it back.
+    """How the `candidate` of an upstream is proven, when it becomes the live version, and what rolls it back.
 
     It is proven by a `probe`, the path of a GET below the upstream's URL that the proxy sends with it, at most
     once a second while requests come; and by a `share` (0 to 1) of the requests that may be sent twice. It
-    becomes current after `successes` answers that accept it and `soak` after the first of these, by itself
+    becomes the live one after `successes` answers that accept it and `soak` after the first of these, by itself
     unless `automatic` is False. `failures` refusals, where the upstream accepts the current one, roll it
     back. The version before it stands in for it until `previous_for` after that; None: as long as it is named.
 
@@ -118,12 +118,10 @@ def failing(record: Record, now: float) -> Record:
 
 
 def promoted(record: Record, now: float, by: str = "") -> Record:
-    """Make it the current one."""
-    return (
-        record
-        if record.promoted
-        else evolve(record, promoted=now, rolled_back=0.0, failing_until=0.0, refused=0, by=by)
-    )
+    """Make it the live one."""
+    if record.promoted:
+        return record
+    return evolve(record, promoted=now, rolled_back=0.0, failing_until=0.0, refused=0, by=by)
 
 
 def rolled_back(record: Record, now: float, by: str = "") -> Record:
