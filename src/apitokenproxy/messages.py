@@ -24,6 +24,9 @@ Headers = list[tuple[bytes, bytes]]
 TOKEN_PREFIX = b"atp_"
 """Every client token begins with it, so that leaked ones can be found and misplaced ones refused."""
 
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+"""Methods that do no more when they are sent twice (RFC 9110, section 9.2.2)."""
+
 Body = AsyncIterator[bytes] | Iterator[bytes]
 """Chunks of a body: an async iterator under ASGI, an ordinary one under WSGI."""
 

@@ -17,11 +17,9 @@ from attrs import evolve, frozen
 from apitokenproxy.exchange import Exchange
 from apitokenproxy.finishing import finish, whole
 from apitokenproxy.guard import inject
-from apitokenproxy.messages import Caller, Credential, Grant, Operation, Outbound, Reply, Request
+from apitokenproxy.messages import IDEMPOTENT, Caller, Credential, Grant, Operation, Outbound, Reply, Request
 from apitokenproxy.rotation.versions import REFUSED, Versions
 from apitokenproxy.upstream import Upstream
-
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 @frozen
@@ -40,7 +38,7 @@ class Route:
         candidate = None
         if versions.candidate is not None:
             versions.begin_probe(caller, self.probe)
-            if twice and operation.method in _IDEMPOTENT:
+            if twice and operation.method in IDEMPOTENT:
                 candidate = await versions.trial(caller, live)
         first = candidate or live
         outbound = inject(grant, self.upstream, first)

@@ -30,14 +30,13 @@ from apitokenproxy.forwarders.connection import Connection, next_of
 from apitokenproxy.forwarders.http1 import Answer
 from apitokenproxy.forwarders.pool import IDLE_SECONDS, Pool
 from apitokenproxy.forwarders.resolver import Resolver
-from apitokenproxy.messages import Origin, Outbound, Reply
+from apitokenproxy.messages import IDEMPOTENT, Origin, Outbound, Reply
 from apitokenproxy.places import fill_in
 
 MAX_POOLS = 256
 """Pools that a forwarder keeps in one event loop: there is one, or one for each of so many tenants."""
 STALE_SECONDS = 1.0
 """Within how long of a request a kept-alive connection that had been dropped already ends."""
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class WireForwarder:
@@ -88,7 +87,7 @@ class WireForwarder:
             answer = await connection.send(outbound, first, ends)
         except UpstreamFailure as error:
             nothing_came = not connection.received and not isinstance(error, UpstreamTimeout)
-            harmless = not connection.wrote or (outbound.method in _IDEMPOTENT and outbound.length == 0)
+            harmless = not connection.wrote or (outbound.method in IDEMPOTENT and outbound.length == 0)
             if not (used_before and nothing_came and harmless and time.monotonic() - began < STALE_SECONDS):
                 pool.discard(connection)
                 raise

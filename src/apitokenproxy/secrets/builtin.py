@@ -11,10 +11,13 @@ from apitokenproxy.secrets.exec import ExecProvider
 from apitokenproxy.secrets.file import FileProvider
 
 
-class _Plain(Protocol):
+class Plain(Protocol):
+    """A provider that is written as `def`, and says how long what it returns is good."""
+
     ttl: float
 
-    def fetch(self, reference: str) -> Secret: ...
+    def fetch(self, reference: str) -> Secret:
+        """Do what a SecretProvider does."""
 
 
 class OnDemand:
@@ -23,11 +26,11 @@ class OnDemand:
     `make` imports and makes it; `extra` is what it needs installed.
     """
 
-    def __init__(self, scheme: str, extra: str, make: Callable[[], _Plain]) -> None:
+    def __init__(self, scheme: str, extra: str, make: Callable[[], Plain]) -> None:
         self._scheme = scheme
         self._extra = extra
         self._make = make
-        self._made: _Plain | None = None
+        self._made: Plain | None = None
 
     @property
     def ttl(self) -> float:
@@ -46,7 +49,7 @@ class OnDemand:
             raise SecretUnavailable(str(error)) from None
         return provider.fetch(reference)
 
-    def _provider(self) -> _Plain:
+    def _provider(self) -> Plain:
         if self._made is None:
             try:
                 self._made = self._make()
@@ -75,49 +78,49 @@ def built_in_providers() -> dict[str, SecretProvider]:
     }
 
 
-def _vault() -> _Plain:
+def _vault() -> Plain:
     from apitokenproxy.secrets.vault import VaultProvider  # noqa: PLC0415 - needs the extra
 
     return VaultProvider()
 
 
-def _aws() -> _Plain:
+def _aws() -> Plain:
     from apitokenproxy.secrets.aws import AwsSecretsProvider  # noqa: PLC0415 - needs the extra
 
     return AwsSecretsProvider()
 
 
-def _ssm() -> _Plain:
+def _ssm() -> Plain:
     from apitokenproxy.secrets.ssm import AwsParametersProvider  # noqa: PLC0415 - needs the extra
 
     return AwsParametersProvider()
 
 
-def _kms() -> _Plain:
+def _kms() -> Plain:
     from apitokenproxy.secrets.kms import AwsKmsProvider  # noqa: PLC0415 - needs the extra
 
     return AwsKmsProvider()
 
 
-def _sealed() -> _Plain:
+def _sealed() -> Plain:
     from apitokenproxy.secrets.sealed import SealedProvider  # noqa: PLC0415 - needs the extra
 
     return SealedProvider()
 
 
-def _keyring() -> _Plain:
+def _keyring() -> Plain:
     from apitokenproxy.secrets.keyring import KeyringProvider  # noqa: PLC0415 - needs the extra
 
     return KeyringProvider()
 
 
-def _gcp() -> _Plain:
+def _gcp() -> Plain:
     from apitokenproxy.secrets.gcp import GcpSecretsProvider  # noqa: PLC0415 - needs the extra
 
     return GcpSecretsProvider()
 
 
-def _azure() -> _Plain:
+def _azure() -> Plain:
     from apitokenproxy.secrets.azure import AzureSecretsProvider  # noqa: PLC0415 - needs the extra
 
     return AzureSecretsProvider()

@@ -4,24 +4,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from apitokenproxy.errors import ConfigurationError, SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.sealing import MasterKey
-from apitokenproxy.secrets.builtin import built_in_providers
+from apitokenproxy.secrets.builtin import Plain, built_in_providers
 from apitokenproxy.secrets.sealed_file import Place, Sealed, SealedFile, opened
 
 _REFERENCE = re.compile(r"(?:(?P<tenant>[\w.@-]+)/)?(?P<name>[\w.@-]+)(?P<previous>#previous)?", re.ASCII)
-
-
 _KEYS_FROM = ("env", "file", "exec", "kms")
-
-
-class _Plain(Protocol):
-    ttl: float
-
-    def fetch(self, reference: str) -> Secret: ...
 
 
 class SealedProvider:
@@ -40,7 +32,7 @@ class SealedProvider:
         path: str | None = None,
         masters: Sequence[str] = (),
         *,
-        providers: Mapping[str, _Plain] | None = None,
+        providers: Mapping[str, Plain] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         environ = os.environ
