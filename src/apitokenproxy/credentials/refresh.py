@@ -8,7 +8,6 @@ Rules:
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from hashlib import sha256
 from typing import ClassVar
 
 from attrs import Factory, field, frozen
@@ -19,7 +18,7 @@ from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.held_token import Key, Place
 from apitokenproxy.credentials.naming import endpoint
 from apitokenproxy.credentials.shared_token import PATIENCE, REQUEST, GrantRefused, Renewed, SharedTokens
-from apitokenproxy.credentials.tokens import Tokens
+from apitokenproxy.credentials.tokens import Tokens, made_of
 from apitokenproxy.errors import ConfigurationError, SecretUnavailable
 from apitokenproxy.interfaces import SecretReader, StateStore
 from apitokenproxy.loading import Loaded
@@ -39,8 +38,7 @@ class _Found:
     @property
     def name(self) -> str:
         """What stands for all of it together."""
-        parts = [each.reveal() for each in (self.seed, self.key, self.secret) if each is not None]
-        return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
+        return made_of([each for each in (self.seed, self.key, self.secret) if each is not None])
 
 
 @frozen

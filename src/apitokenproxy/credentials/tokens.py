@@ -58,7 +58,7 @@ class Tokens(Loads[Credential]):
 
         async def obtain(caller: Caller) -> Credential:
             secrets = [await read(caller) for read in reads]
-            key = _made_of(secrets)
+            key = made_of(secrets)
             load = partial(self._pausing, key, partial(lifted, *secrets))
             return self.kept(key) or await self.get(key, load, colour, caller.tenant)
 
@@ -88,7 +88,7 @@ class Tokens(Loads[Credential]):
         return loaded
 
 
-def _made_of(secrets: Sequence[Secret]) -> str:
+def made_of(secrets: Sequence[Secret]) -> str:
     """Return what stands for the material, which is never kept as a key itself."""
     if len(secrets) == 1:
         return sha256(secrets[0].reveal()).hexdigest()
