@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -228,3 +229,19 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with saying(said(answer(b"{}"))) as url:
         assert ask("GET", url, error=SecretUnavailable).ok
+
+
+FIRST = f"""
+import logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+from apitokenproxy.asking import ask
+from apitokenproxy.errors import SecretUnavailable
+print(ask("GET", sys.argv[1] + "?key={MATERIAL}", error=SecretUnavailable).status)
+"""
+
+
+def test_the_first_request_of_a_process_is_not_logged_either() -> None:
+    """At DEBUG httpcore tells the fields of an answer, and httpx the URL: not of ours, though they are new here."""
+    with saying(said(answer(b"{}", "200 OK", f"X-Token: {MATERIAL}"))) as url:
+        told = subprocess.run([sys.executable, "-c", FIRST, url], capture_output=True, text=True, check=True)
+    assert (told.stdout.splitlines()[-1], MATERIAL in told.stdout + told.stderr) == ("200", False)

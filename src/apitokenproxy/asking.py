@@ -11,7 +11,7 @@ Rules:
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
    with local variables show it, or what was sent, as long as that is HiddenText; nor is
-   it logged: of an answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
+   it logged: httpcore logs the fields of an answer, and of one that is no HTTP what it is instead; httpx the URL.
 """
 
 import contextlib
@@ -75,8 +75,8 @@ def ask(
     try:
         with (
             deadline,
-            quiet("httpcore"),
             httpx.Client(trust_env=False, timeout=timeouts, verify=system_authorities()) as client,
+            quiet("httpcore", "httpx"),  # once there is a client, for the first one of a process imports httpcore
             client.stream(
                 method,
                 url,

@@ -5,6 +5,7 @@ import base64
 import gzip
 import hashlib
 import hmac
+import logging
 import subprocess
 import sys
 import threading
@@ -132,6 +133,21 @@ def test_a_token_is_fetched_first_and_again_when_it_is_refused(colour: str) -> N
     assert [received.body for received in upstream.requests[-4:-1:2]] == [b"some", b"some"]
     assert {("x-echo" in answer.headers, answer.headers["x-other"]) for answer in answers} == {(False, "1")}
     assert PASSWORD not in str(call.audit.records)
+
+
+class FromHeader(httpx.Auth):
+    def auth_flow(self, request: httpx.Request) -> Any:
+        request.headers["X-Ticket"] = (yield httpx.Request("GET", request.url)).headers["X-New"]
+        yield request
+
+
+def test_what_a_flow_is_answered_is_not_logged(colour: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not at DEBUG either, where httpcore tells the fields of an answer: they may hold a token."""
+    caplog.set_level(logging.DEBUG)
+    with judging(lambda _: (200, {"X-New": PASSWORD}, b"")) as upstream:
+        assert calling(colour, upstream.url, HttpxAuth(FromHeader()))().status_code == 200
+    assert upstream.headers("x-ticket") == [[], [PASSWORD]]
+    assert PASSWORD not in caplog.text
 
 
 def test_other_credentials_are_put_on_beside_it_both_times(colour: str) -> None:

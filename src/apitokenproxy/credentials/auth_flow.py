@@ -17,6 +17,7 @@ import httpx
 
 from apitokenproxy.errors import BadTarget, ProxyError, SecretUnavailable
 from apitokenproxy.messages import Headers, Hidden, Outbound
+from apitokenproxy.quiet import quiet
 from apitokenproxy.wire import authenticates_a_connection, can_be_injected, with_parameters
 
 MOST_REQUESTS = 10
@@ -40,7 +41,6 @@ class Conversation:
         self._auth = auth
         self._call = call
         self._timeout = timeout
-        self._plain_http = False
 
     async def begin(self, outbound: Outbound, body: bytes | None) -> None:
         """Take the flow to where it yields our request. Raises SecretUnavailable, BadTarget."""
@@ -141,7 +141,7 @@ class Conversation:
         asked.extensions = {**asked.extensions, "timeout": dict.fromkeys(("connect", "read", "write", "pool"), left)}
         body = b""
         try:
-            with httpx.HTTPTransport(trust_env=False) as transport:
+            with httpx.HTTPTransport(trust_env=False) as transport, quiet("httpcore"):
                 answer = transport.handle_request(asked)
                 for chunk in answer.iter_raw():
                     body += chunk
