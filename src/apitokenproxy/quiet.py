@@ -1,4 +1,4 @@
-"""Keeps packages by which secrets are asked for from logging what they send and read, as they do at DEBUG.
+"""Keeps other packages quiet while secrets are asked for with them: at DEBUG they log what they send and read.
 
 Rules:
 1. Only what is logged by a call of ours is dropped. What the host application does with the same package
