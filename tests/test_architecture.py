@@ -55,13 +55,13 @@ EXACT = {
     "route": {"exchange", "finishing", "guard", "messages", "rotation", "upstream"},
     "routes": {"_colour", "credentials", "forwarders", "rotation", "route", "secrets", "upstream"},
     "pipeline": {"errors", "exchange", "guard", "interfaces", "messages", "route"},
-    "token_exchange": {"errors", "exchange", "finishing", "interfaces", "messages"},
+    "token_endpoint": {"errors", "exchange", "finishing", "interfaces", "messages"},
     "adapters": {"_colour", "errors", "interfaces", "messages"},
     "testing": {"_colour", "errors", "identity", "interfaces", "messages"},
     "settings": {"errors", "upstream"},
     "proxy": (SHARED - {"asking", "authorities", "loading", "places", "quiet", "sealing", "wire"})
     | (PARTS - {"credentials"})
-    | {"adapters", "config", "pipeline", "routes", "settings", "token_exchange"},
+    | {"adapters", "config", "pipeline", "routes", "settings", "token_endpoint"},
 }
 """What stands between the parts, and what it imports: no more and no less."""
 

@@ -47,7 +47,7 @@ from apitokenproxy.routes import Routes
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
 from apitokenproxy.settings import by_name, header_name, network, prefix_of
-from apitokenproxy.token_exchange import Asked, TokenExchange
+from apitokenproxy.token_endpoint import Asked, TokenExchange
 from apitokenproxy.upstream import Upstream
 
 Identity = Callable[[Any], Any] | Authenticator | HostIdentity

@@ -16,7 +16,7 @@ from apitokenproxy.identity.guessing import BURST
 from apitokenproxy.identity.memory import MemoryStore
 from apitokenproxy.messages import Admission
 from apitokenproxy.testing import FixedSecrets, MemoryAudit
-from apitokenproxy.token_exchange import MAX_BODY
+from apitokenproxy.token_endpoint import MAX_BODY
 from loopback import UpstreamServer
 
 TYPE = "urn:ietf:params:oauth:token-type:access_token"
