@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -179,6 +180,28 @@ def test_a_server_that_drips_keeps_nobody(begin: bytes) -> None:
     with saying(dripping(begin)) as url:
         error = refusal(url, seconds=0.3)
     assert (error.detail, error.outage) == (f"{url} cannot be asked: it took too long", True)
+
+
+FIRST = """
+import io, logging, sys
+told = io.StringIO()
+logging.basicConfig(level=logging.DEBUG, stream=told)
+from apitokenproxy.asking import ask
+from apitokenproxy.errors import SecretUnavailable
+ask("GET", sys.argv[1], error=SecretUnavailable)
+logging.getLogger("httpcore.connection").debug("somebody else")
+sys.stdout.write(told.getvalue())
+"""
+
+
+def test_nothing_of_an_answer_is_logged_not_even_by_the_first_call_of_a_process() -> None:
+    """That call is what imports httpcore. httpx logs the reason phrase, and not at DEBUG only."""
+    with saying(said(answer(b"{}", f"200 {MATERIAL}", f"X-Echo: {MATERIAL}"))) as url:
+        told = subprocess.run(
+            [sys.executable, "-c", FIRST, url], check=True, capture_output=True, text=True, timeout=50
+        ).stdout
+    assert "somebody else" in told
+    assert MATERIAL not in told
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ Rules:
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
    with local variables show it, or what was sent, as long as that is HiddenText; nor is
-   it logged: of an answer that is no HTTP, httpcore logs what it is instead, and that may be the token.
+   it logged: httpcore logs an answer's head, or what it is instead of HTTP, and httpx its reason phrase.
 """
 
 import contextlib
@@ -70,13 +70,13 @@ def ask(
     """
     what = what or url
     sent = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "apitokenproxy"}
-    deadline, timeouts = _Deadline(seconds), httpx.Timeout(seconds, connect=seconds / 2)
+    deadline, timeouts = Deadline(seconds), httpx.Timeout(seconds, connect=seconds / 2)
     body = Hidden()
     try:
         with (
             deadline,
-            quiet("httpcore"),
             httpx.Client(trust_env=False, timeout=timeouts, verify=system_authorities()) as client,
+            quiet("httpx", "httpcore"),  # after the client, which imports httpcore
             client.stream(
                 method,
                 url,
@@ -129,8 +129,11 @@ def _seconds(written: str) -> float:
     return min(max(seconds, 1.0), _LONGEST)
 
 
-class _Deadline:
-    """Cuts the connection of a request when its time is over. httpx's own timeouts are of one read or write each."""
+class Deadline:
+    """Cuts the connection of a request when its time is over. httpx's own timeouts are of one read or write each.
+
+    `trace` is the request's extension of that name; `passed` tells whether the time, in seconds, was over.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
