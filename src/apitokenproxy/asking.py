@@ -11,7 +11,7 @@ Rules:
    how long it does not want to be asked again (Retry-After) is told, as `retry_after`.
 4. What an answer says is never told, for it may repeat what was sent; its status is. Nor does an error report
    with local variables show it, or what was sent, as long as that is HiddenText; nor is
-   it logged: httpcore logs the fields of an answer, and of one that is no HTTP what it is instead; httpx the URL.
+   it logged: httpcore logs the head of an answer, and of one that is no HTTP what it is instead; httpx the URL.
 """
 
 import contextlib
@@ -70,7 +70,7 @@ def ask(
     """
     what = what or url
     sent = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "apitokenproxy"}
-    deadline, timeouts = _Deadline(seconds), httpx.Timeout(seconds, connect=seconds / 2)
+    deadline, timeouts = Deadline(seconds), httpx.Timeout(seconds, connect=seconds / 2)
     body = Hidden()
     try:
         with (
@@ -129,8 +129,11 @@ def _seconds(written: str) -> float:
     return min(max(seconds, 1.0), _LONGEST)
 
 
-class _Deadline:
-    """Cuts the connection of a request when its time is over. httpx's own timeouts are of one read or write each."""
+class Deadline:
+    """Cuts the connection of a request when its time is over. httpx's own timeouts are of one read or write each.
+
+    `trace` is the request's extension of that name; `passed` tells whether the time, in seconds, was over.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.passed = False

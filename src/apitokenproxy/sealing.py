@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from apitokenproxy.errors import ConfigurationError
-from apitokenproxy.messages import Secret
+from apitokenproxy.messages import Hidden, Secret
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -28,12 +28,12 @@ class MasterKey:
     __slots__ = ("_cipher", "id")
 
     def __init__(self, written: Secret) -> None:
-        raw = written.reveal()
+        raw = Hidden(written.reveal())
         if len(raw) != _KEY_BYTES or raw.isascii():  # random bytes are not, but a password of 32 characters is
             try:
-                raw = base64.b64decode(raw, validate=True)
+                raw = Hidden(base64.b64decode(raw, validate=True))
             except ValueError:
-                raw = b""
+                raw = Hidden()
         if len(raw) != _KEY_BYTES:
             raise ConfigurationError("sealed: the master key is not 32 bytes in base64; make one with new_master_key()")
         self._cipher = AESGCM(raw)

@@ -32,7 +32,8 @@ _PARAMETER = bytes(byte for byte in range(0x21, 0x7F) if byte not in b"#&")
 _UNLIKE = re.compile(rb"[\x00-\x20.+]+")
 _SEPARATOR = re.compile(rb"[&;]")
 
-_OF_CONNECTIONS = frozenset({b"negotiate", b"ntlm"})
+_OF_CONNECTIONS = frozenset({b"credssp", b"kerberos", b"nego2", b"negotiate", b"ntlm"})
+_SCHEME = re.compile(rb"[\s,]*+([^\s,]*+)")
 _AUTHORIZATION = frozenset({b"authorization", b"proxy-authorization"})
 
 Pairs = Iterable[tuple[bytes, bytes]]
@@ -75,7 +76,11 @@ def with_parameters(query: bytes, added: Pairs) -> bytes | None:
 
 
 def authenticates_a_connection(headers: Pairs) -> bool:
-    """Say whether one of the fields is of a scheme (NTLM, RFC 4559) under which all that follows is let through."""
-    return any(
-        name.lower() in _AUTHORIZATION and value.split(b" ", 1)[0].lower() in _OF_CONNECTIONS for name, value in headers
-    )
+    """Say whether one of the fields is of a scheme (NTLM, RFC 4559 ...) under which all that follows is let through."""
+    return any(name.lower() in _AUTHORIZATION and _scheme(value) in _OF_CONNECTIONS for name, value in headers)
+
+
+def _scheme(value: bytes) -> bytes:
+    """Return the first word in lower case, as the most lenient reader would find it."""
+    found = _SCHEME.match(value)
+    return found[1].lower() if found else b""

@@ -2,27 +2,34 @@
 
 import asyncio
 import base64
+import gc
 import gzip
 import hashlib
 import hmac
 import logging
+import socket
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
 from auth_upstream import OK, PASSWORD, Answered, Calls, Digest, Tokens, calling, judging
 from credential_calls import COLOURS
+from token_endpoint import reported
 
 from apitokenproxy import ConfigurationError, Credential, Header, HttpxAuth, Secret, Upstream, nonblocking
 from apitokenproxy._colour import ASYNC, SYNC, run
 from apitokenproxy.credentials.apart import Apart
-from apitokenproxy.errors import SecretUnavailable
-from apitokenproxy.messages import Hidden
+from apitokenproxy.credentials.auth_flow import Conversation
+from apitokenproxy.errors import ProxyError, SecretUnavailable
+from apitokenproxy.messages import Hidden, Outbound
 from loopback import Received, wait_until
 
 KEY = "fixed:key"
@@ -326,6 +333,8 @@ REFUSED: dict[str, tuple[httpx.Auth, str, str, int]] = {
     "an empty header": (put("X-Key", ""), SECRET, "a header field that cannot be sent", 0),
     "NTLM": (put("Authorization", "NTLM TlRMTVNTUAABAAAA"), SECRET, "NTLM or Negotiate", 0),
     "Negotiate": (put("authorization", "negotiate YII"), SECRET, "NTLM or Negotiate", 0),
+    "NTLM, written oddly": (put("Authorization", "NTLM\tTlRMTVNTUAABAAAA"), SECRET, "NTLM or Negotiate", 0),
+    "CredSSP": (put("Authorization", "CredSSP TlRMTVNTUAABAAAA"), SECRET, "NTLM or Negotiate", 0),
     "NTLM when challenged": (flow(speaks_ntlm_when_told), SECRET, "NTLM or Negotiate", 1),
     "it raises when challenged": (flow(raises_when_told), SECRET, "raised ValueError", 1),
     "the challenge is long": (flow(speaks_ntlm_when_told, requires_response_body=True), SECRET, "65536 bytes", 1),
@@ -395,6 +404,92 @@ def test_an_auth_that_hangs_is_refused_in_time_and_holds_up_nobody(colour: str) 
     assert [received.target for received in upstream.requests] == ["/x"]
 
 
+def logs_in(request: httpx.Request) -> Flow:
+    answer = yield httpx.Request("POST", request.url.copy_with(path="/login"), content=PASSWORD)
+    request.headers["X-Length"] = str(len(answer.content))
+    yield request
+
+
+def test_a_compressed_answer_elsewhere_is_not_given_to_a_flow(colour: str) -> None:
+    """A few bytes of it may be any number of them; it is asked for as it is."""
+    body = gzip.compress(b"x" * 1_000_000)
+    with judging(lambda _: (200, {"Content-Encoding": "gzip"}, body)) as upstream:
+        call = calling(colour, upstream.url, HttpxAuth(flow(logs_in)))
+        assert call().headers["x-proxy-error"] == SECRET
+    assert "compressed" in call.told()
+    assert upstream.headers("accept-encoding") == [["identity"]]
+
+
+def test_what_a_flow_is_answered_elsewhere_is_not_logged(colour: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A session may begin in a header."""
+    caplog.set_level(logging.DEBUG)
+    with judging(lambda _: (200, {"X-Session": PASSWORD}, b"ok")) as upstream:
+        assert calling(colour, upstream.url, HttpxAuth(flow(logs_in)))().status_code == 200
+    assert PASSWORD not in caplog.text
+
+
+def test_whoever_drips_an_answer_keeps_no_thread(colour: str) -> None:
+    """Each byte of its head comes in time; the flow's time is that of all of them."""
+    left = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for _ in range(1000):
+                connection.sendall(b"x")
+                time.sleep(0.02)
+        left.set()
+
+    def asks(request: httpx.Request) -> Flow:
+        yield httpx.Request("GET", request.url.copy_with(port=server.getsockname()[1]))
+        yield request
+
+    with socket.create_server(("127.0.0.1", 0)) as server, judging(lambda _: OK) as upstream:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        call = calling(colour, upstream.url, HttpxAuth(flow(asks), timeout=0.3))
+        assert call().headers["x-proxy-error"] == SECRET
+        assert left.wait(10)
+    assert call.told() == "the auth flow of Bad took longer than 0.3 seconds"
+
+
+def signs_with(name: str, value: str) -> httpx.Auth:
+    return changing(lambda it: setattr(it, "url", it.url.copy_add_param(name, value)))
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        put("Authorization", f"NTLM {PASSWORD}"),
+        put("X-Key", f"a\n{PASSWORD}"),
+        signs_with("a", PASSWORD),
+        signs_with("A", PASSWORD),
+        signs_with("", PASSWORD),
+        changing(lambda it: (it.headers.update({"X-Key": PASSWORD}), setattr(it, "method", "PUT"))),
+        flow(lambda it: iter([httpx.Request("GET", f"ftp://example.com/?key={PASSWORD}"), it])),
+        flow(asks_for_ever),
+    ],
+    ids=["NTLM", "header", "parameter", "one like it", "nameless", "method", "scheme", "for ever"],
+)
+def test_an_error_report_does_not_show_what_a_flow_knows(auth: httpx.Auth) -> None:
+    """Not even one with local variables."""
+
+    async def call(step: Callable[[], bool], _timeout: float) -> bool:
+        return step()
+
+    async def converse(outbound: Outbound) -> None:
+        conversation = Conversation(auth, call, 5.0)
+        await conversation.begin(outbound, None)
+        conversation.put_on(outbound)
+
+    with judging(lambda _: (200, {"X-Echo": PASSWORD}, PASSWORD.encode())) as upstream:
+        origin = Upstream("api", upstream.url, credential=HttpxAuth(auth), allow_private=True).origin
+        target = Hidden(f"/x?a=1&key={PASSWORD}".encode())
+        with pytest.raises(ProxyError) as refused:
+            run(converse(Outbound(origin, b"GET", target, [(b"Host", b"api")], None, 0, "acme")))
+    assert PASSWORD not in reported(refused.value)
+
+
 def test_a_flow_asks_over_plain_http_only_where_that_is_meant(colour: str) -> None:
     """It may send the secret there."""
 
@@ -460,7 +555,15 @@ def test_what_is_wrong_is_said_when_it_is_built(make: Any, sentence: str) -> Non
 
 def test_no_credential_authenticates_a_connection() -> None:
     """Tenants share connections; whoever came next would be let in."""
-    for value in (b"NTLM TlRMTVNTUAABAAAA", b"Negotiate YII", b"negotiate"):
+    for value in (
+        b"NTLM TlRMTVNTUAABAAAA",
+        b"Negotiate YII",
+        b"negotiate",
+        b" NTLM x",
+        b"\tNTLM\tx",
+        b"ntlm,x",
+        b"Kerberos x",
+    ):
         with pytest.raises(SecretUnavailable, match="tenants share connections"):
             Credential(headers=((b"Authorization", Hidden(value)),))
 
@@ -483,6 +586,33 @@ def test_what_hangs_keeps_its_thread_and_nobody_who_waits(colour: str) -> None:
 
     asyncio.run(scenario()) if colour == "async" else run(scenario())
     assert ran == [0]
+
+
+def test_what_nobody_waits_for_any_more_is_not_kept(colour: str) -> None:
+    """However many ask while all threads hang: what they want may hold a body."""
+
+    class Wanted:
+        def __call__(self) -> None:
+            """Never run."""
+
+    go, kept = threading.Event(), []
+    apart = Apart(1)
+
+    async def scenario() -> None:
+        chosen = ASYNC if colour == "async" else SYNC
+        with pytest.raises(TimeoutError):
+            await apart.call(chosen, lambda: go.wait(30), 0.01)
+        for _ in range(5):
+            wanted = Wanted()
+            kept.append(weakref.ref(wanted))
+            with pytest.raises(TimeoutError):
+                await apart.call(chosen, wanted, 0.01)
+            del wanted
+
+    asyncio.run(scenario()) if colour == "async" else run(scenario())
+    gc.collect()
+    assert [one() for one in kept] == [None] * 5
+    go.set()
 
 
 def test_threads_that_have_nothing_to_do_end(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:

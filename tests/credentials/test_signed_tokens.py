@@ -578,6 +578,7 @@ def _account(**terms: Any) -> GoogleServiceAccount:
         (_bearer, {"token_url": "http://login.example.com/"}, "must be an https URL"),
         (_bearer, {"token_url": "https://"}, "must be an https URL"),
         (_bearer, {"token_url": "https://[::1/"}, "must be an https URL"),
+        (_bearer, {"token_url": "https://me:pass@example.com/"}, "token_url must be an https URL"),  # not quoted
         (_bearer, {"issuer": ""}, "issuer is empty"),
         (_bearer, {"algorithm": "HS256"}, "is none of RS256"),
         (_bearer, {"algorithm": "none"}, "is none of RS256"),
@@ -602,3 +603,10 @@ def test_what_is_wrong_is_said_when_it_is_built(make: Any, terms: dict[str, Any]
     """In one sentence that names the kind."""
     with pytest.raises(ConfigurationError, match=sentence):
         make(**terms)
+
+
+def test_what_is_no_installation_is_not_shown() -> None:
+    """The reference may lead to another secret, by mistake."""
+    with pytest.raises(SecretUnavailable, match="is no number") as refused:
+        _app(installation="env:ID")._fetch(Secret(pem(RSA)), Secret(MARK))
+    assert MARK not in reported(refused.value)

@@ -1,9 +1,11 @@
 """`sealed:`: an encrypted file, what it withstands, and its master key's change."""
 
+import base64
 import json
 import os
 import stat
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -199,6 +201,15 @@ def test_a_master_key_is_32_bytes(path: Path, tmp_path: Path, written: str) -> N
     told = refused(SealedProvider(str(path), [master]))
     assert told.startswith(("sealed: the master key is not 32 bytes in base64", "secret file"))
     assert not written or written not in told
+
+
+def test_a_master_key_of_another_length_is_not_shown_by_an_error_report() -> None:
+    """Not even with local variables: it may be the key of another program."""
+    with pytest.raises(ConfigurationError) as refused:
+        MasterKey(Secret(base64.b64encode(b"0123456789" + b"ABCDEF")))
+    told = "".join(traceback.TracebackException.from_exception(refused.value, capture_locals=True).format())
+    assert "raw = Hidden(***)" in told
+    assert "0123456789ABCDEF" not in told
 
 
 def test_what_cannot_be_a_secret_is_not_sealed(path: Path, tmp_path: Path) -> None:

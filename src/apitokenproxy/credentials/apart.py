@@ -36,7 +36,8 @@ class Apart:
             threads.begin(future, function)
             return await colour.wait(future, timeout)
         finally:
-            future.cancel()  # whoever waits no more need not be served
+            if future.cancel():  # whoever waits no more need not be served, nor what it wants be kept
+                threads.forget(future)
 
 
 class _Threads:
@@ -65,6 +66,11 @@ class _Threads:
             with self._changed:
                 self._running -= 1
             raise SecretUnavailable("no thread can be started") from None
+
+    def forget(self, future: "Future[Any]") -> None:
+        """Take away what nobody waits for any more, if no thread has taken it yet."""
+        with self._changed:
+            self._tasks = deque(task for task in self._tasks if task[0] is not future)
 
     def _work(self) -> None:
         while self._work_once():  # what was done is not held while there is nothing to do

@@ -94,7 +94,10 @@ class GitHubApp:
 
     def _fetch(self, key: Secret, installation: Secret | None = None) -> Loaded[Credential]:
         """Ask for a token. Raises SecretUnavailable."""
-        number = str(self.installation) if installation is None else installation.reveal().decode("latin-1").strip()
+        # Hidden: the reference may lead to another secret.
+        number = HiddenText(
+            self.installation if installation is None else installation.reveal().decode("latin-1").strip()
+        )
         if not _NUMBER.fullmatch(number):
             raise SecretUnavailable("the secret that names the installation of the GitHub App is no number")
         now = int(self.clock())

@@ -12,7 +12,7 @@ from apitokenproxy.credentials.auth_flow import LARGEST, Conversation
 from apitokenproxy.errors import BodyTooLarge, ConfigurationError, SecretUnavailable, TotalTimeout
 from apitokenproxy.finishing import whole
 from apitokenproxy.interfaces import SecretReader
-from apitokenproxy.messages import Caller, Credential, Finish, Hidden, HiddenText, Outbound, Reply
+from apitokenproxy.messages import Caller, Credential, Finish, Headers, Hidden, HiddenText, Outbound, Reply
 
 _MOST_AT_ONCE = 32
 _MOST_KEPT = 1000
@@ -145,15 +145,15 @@ def _texts(materials: tuple[Hidden, ...]) -> tuple[HiddenText, ...]:
 _ABOUT_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
 
 
-async def _told(reply: Reply, seconds: float, *, body: bool) -> tuple[list[tuple[bytes, bytes]], bytes]:
+async def _told(reply: Reply, seconds: float, *, body: bool) -> tuple[Headers, Hidden]:
     """Return what a flow is told of an answer. Raises SecretUnavailable, UpstreamFailure."""
-    headers = [header for header in reply.headers if header[0].lower() not in _ABOUT_THE_BODY]
+    headers: Headers = [(name, Hidden(value)) for name, value in reply.headers if name.lower() not in _ABOUT_THE_BODY]
     if not body:
-        return headers, b""
+        return headers, Hidden()
     if any(name.lower() == b"content-encoding" for name, _ in reply.headers):
         raise SecretUnavailable("the upstream's challenge has a compressed body, which the auth cannot be shown")
     try:
-        return headers, await whole(reply.body, LARGEST, seconds)
+        return headers, Hidden(await whole(reply.body, LARGEST, seconds))
     except (BodyTooLarge, TotalTimeout):
         raise SecretUnavailable(
             f"the upstream's challenge has a body of more than {LARGEST} bytes, or no end"

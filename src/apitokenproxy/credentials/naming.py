@@ -33,4 +33,5 @@ def endpoint(kind: str, key: str, url: str, *, allow_private: bool) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigurationError(f"credential {kind}: {key} {url!r} must be an https URL")
+        shown = "" if "@" in url else f" {url!r}"  # a password may stand before the @
+        raise ConfigurationError(f"credential {kind}: {key}{shown} must be an https URL without a user")
