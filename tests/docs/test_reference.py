@@ -215,7 +215,7 @@ def test_figures_in_the_text_are_those_of_the_code() -> None:
     assert f"verified tokens ({_default_of(Verified, 'maxsize'):,};" in architecture
     assert f"secrets ({MAX_REFERENCES:,} references a scheme)" in architecture
     assert f"tenants with connections of their own ({MAX_POOLS} for an upstream)" in architecture
-    assert f"Of {MAX_POOLS} tenants connections are kept" in SECRETS.read_text()
+    assert f"Of {MAX_POOLS} tenants connections are kept" in (ROOT / "docs" / "credentials.md").read_text()
     assert f"`Timeouts(read={Timeouts().read:g})`" in CONFIGURATION.read_text()
 
 
