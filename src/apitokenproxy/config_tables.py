@@ -131,7 +131,7 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
     "header": (Header, {"type": "!string", "name": "!string", "secret": "!string", "template": "string"}),
     "query": (Query, {"type": "!string", "name": "!string", "secret": "!string"}),
     "cookie": (Cookie, {"type": "!string", "name": "!string", "secret": "!string"}),
-    "body-field": (BodyField, {"type": "!string", "name": "!string", "secret": "!string", "most": "count"}),
+    "body-field": (BodyField, {"type": "!string", "name": "!string", "secret": "!string", "max_body": "count"}),
     "hmac-signature": (
         HmacSignature,
         {
@@ -145,7 +145,7 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "secret_encoding": "string",
             "timestamp_header": "string",
             "unit": "string",
-            "most": "count",
+            "max_body": "count",
         },
     ),
     "oauth2-client-credentials": (
@@ -248,7 +248,7 @@ CREDENTIALS: Mapping[str, tuple[Callable[..., Any], Keys]] = {
             "access_key": "!string",
             "secret": "!string",
             "session_token": "string",
-            "most": "count",
+            "max_body": "count",
             "allow_headers": "strings",
             "targets": "strings",
         },

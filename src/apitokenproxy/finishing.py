@@ -13,13 +13,13 @@ async def finish(outbound: Outbound, last: tuple[Finish, ...]) -> None:
 
     Raises BodyTooLarge, TotalTimeout, and what is raised by what is done.
     """
-    most = min((one.most_body for one in last if one.most_body is not None), default=None)
+    most = min((one.max_body for one in last if one.max_body is not None), default=None)
     body = None if most is None else await whole(outbound.body, most, outbound.origin.timeouts.total)
     for one in last:
-        done = one.apply(outbound, None if one.most_body is None else body)
+        done = one.apply(outbound, None if one.max_body is None else body)
         if done is not None and not isinstance(done, bytes):
             done = await done
-        if one.most_body is not None:
+        if one.max_body is not None:
             body = done
     if body is not None:
         outbound.body, outbound.length = body or None, len(body)

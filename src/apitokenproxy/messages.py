@@ -283,13 +283,13 @@ class Finish:
     """What is done to a request when all else of it stands: a field in its body, or a signature.
 
     `apply` takes the request, whose headers and query it may change, and its body, and returns the body that is
-    sent, or something to await for it where it takes a while. `most_body` is how many bytes of body it needs to see
+    sent, or something to await for it where it takes a while. `max_body` is how many bytes of body it needs to see
     at the most; None: it is given none and returns none. `secrets` are what it shows in body or headers; what it
     only knows when it is done it adds to the request's `shown`. A signature (`signs`) comes after all else.
     """
 
     apply: Callable[["Outbound", bytes | None], "bytes | Awaitable[bytes | None] | None"]
-    most_body: int | None = None
+    max_body: int | None = None
     secrets: tuple[Hidden, ...] = ()
     signs: bool = False
 

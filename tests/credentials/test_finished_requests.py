@@ -173,7 +173,7 @@ def test_a_body_without_a_place_for_it_is_refused(colour: str, content: bytes, h
 
 def test_a_body_that_must_be_known_whole_is_bounded(colour: str) -> None:
     """413 for one that is larger than was said."""
-    kind = BodyField("api_key", KEY, most=20)
+    kind = BodyField("api_key", KEY, max_body=20)
     assert post(colour, kind, b'{"a": "0123456789"}', headers=JSON).code is None
     done = post(colour, kind, b'{"a": "0123456789abc"}', headers=JSON)
     assert (done.code, done.answer.status_code, done.sent) == ("body_too_large", 413, None)
@@ -249,7 +249,7 @@ def test_known_signatures(colour: str, terms: Any, secret: str, name: str, expec
 
 def test_a_signature_without_the_body_lets_it_stream(colour: str) -> None:
     """Then nothing is held in memory, and there is no bound."""
-    kind = HmacSignature("X-Sig", KEY, message="{timestamp}{method}{path}{query}", most=1, unit="milliseconds")
+    kind = HmacSignature("X-Sig", KEY, message="{timestamp}{method}{path}{query}", max_body=1, unit="milliseconds")
     done = post(colour, kind, b"x" * 100)
     assert done.sent is not None
     assert (done.body, "content-length" in done.sent.headers) == (b"x" * 100, False)
@@ -272,10 +272,10 @@ def test_a_secret_that_is_not_encoded_as_said_is_refused(colour: str, encoding: 
         (lambda: HmacSignature("X-Sig", KEY, template="none"), "must hold {signature}"),
         (lambda: HmacSignature("X-Sig", KEY, template="{signature}\n"), "plain ASCII"),
         (lambda: HmacSignature("X-Sig", KEY, algorithm="md5"), "none of sha256"),
-        (lambda: HmacSignature("X-Sig", KEY, most=0), "at least 1"),
+        (lambda: HmacSignature("X-Sig", KEY, max_body=0), "at least 1"),
         (lambda: HmacSignature("Host", KEY), "cannot carry a credential"),
         (lambda: BodyField("", KEY), "needs a name"),
-        (lambda: BodyField("a", KEY, most=0), "at least 1"),
+        (lambda: BodyField("a", KEY, max_body=0), "at least 1"),
         (lambda: Cookie("a b", KEY), "a name has"),
         (lambda: SigV4("s3 ", "eu", access_key=KEY, secret=KEY), "is not like"),
         (lambda: SigV4("s3", "", access_key=KEY, secret=KEY), "is not like"),

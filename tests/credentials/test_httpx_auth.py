@@ -69,7 +69,7 @@ def test_several_secrets_and_an_auth_that_holds_its_own(colour: str) -> None:
 
 def test_nothing_of_it_is_shown() -> None:
     """Neither what makes it nor which secret."""
-    assert repr(HttpxAuth(Signing, KEY)) == "HttpxAuth(most=1048576, timeout=10.0)"
+    assert repr(HttpxAuth(Signing, KEY)) == "HttpxAuth(max_body=1048576, timeout=10.0)"
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
@@ -366,9 +366,9 @@ def test_a_compressed_challenge_is_not_shown(colour: str) -> None:
 
 
 def test_a_body_that_is_too_long_to_be_shown_is_refused(colour: str) -> None:
-    """It is held to `most`, and a chunked one too."""
+    """It is held to `max_body`, and a chunked one too."""
     with judging(lambda _: OK) as upstream:
-        call = calling(colour, upstream.url, HttpxAuth(Signing, KEY, most=9), replay_body=0)
+        call = calling(colour, upstream.url, HttpxAuth(Signing, KEY, max_body=9), replay_body=0)
         assert call("POST", content=b"0123456789").headers["x-proxy-error"] == "body_too_large"
     assert upstream.requests == []
 
@@ -540,7 +540,7 @@ def test_what_cannot_be_made_refuses_the_request(colour: str, make: Any, reason:
         (lambda: HttpxAuth("Basic", KEY), "takes an httpx.Auth"),  # type: ignore[arg-type]
         (lambda: HttpxAuth(OnlyAsync()), "no auth_flow or sync_auth_flow"),
         (lambda: HttpxAuth(httpx.Auth()), "no auth_flow or sync_auth_flow"),
-        (lambda: HttpxAuth(Signing, KEY, most=0), "at least 1 byte"),
+        (lambda: HttpxAuth(Signing, KEY, max_body=0), "at least 1 byte"),
         (lambda: HttpxAuth(Signing, KEY, timeout=0), "more than 0 seconds"),
         (lambda: Upstream("a", "https://a.io", credential=[HttpxAuth(Signing, KEY)] * 2), "place of an httpx.Auth"),
         (lambda: Header("Authorization", KEY, template="NTLM {secret}"), "authenticate a connection"),

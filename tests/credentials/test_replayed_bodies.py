@@ -186,8 +186,8 @@ def test_a_client_that_leaves_within_its_body_ends_the_exchange(make: Any) -> No
     ("credential", "terms", "body", "status", "code"),
     [
         (Bearer("rotated:key"), {"max_body": 9}, b"0123456789", 413, "body_too_large"),
-        (BodyField("k", "rotated:key", most=9), {}, b"0123456789", 413, "body_too_large"),
-        (HmacSignature("X-Sig", "rotated:key", most=9), {"replay_body": 0}, b"0123456789", 413, "body_too_large"),
+        (BodyField("k", "rotated:key", max_body=9), {}, b"0123456789", 413, "body_too_large"),
+        (HmacSignature("X-Sig", "rotated:key", max_body=9), {"replay_body": 0}, b"0123456789", 413, "body_too_large"),
         (BodyField("k", "rotated:key"), {}, b"0123456789", 400, "bad_body"),
     ],
     ids=["for the upstream", "for a field", "for a signature", "no form"],

@@ -22,21 +22,23 @@ class BodyField:
     """The secret as the field `name` of a JSON object or a form: `BodyField("api_key", "env:KEY")`.
 
     Which of the two it is, the request's Content-Type says; any other body is refused, and so is one that
-    has the field already. The body is held in memory, `most` bytes of it (64 KiB when left out), and what
+    has the field already. The body is held in memory, `max_body` bytes of it (64 KiB when left out), and what
     stands in it stays as it stands.
     """
 
     name: str
     secret: str = field(repr=False)
-    most: int = field(default=65536, kw_only=True)
+    max_body: int = field(default=65536, kw_only=True)
 
     place: ClassVar[str] = "body"
 
     def __attrs_post_init__(self) -> None:
         if not self.name:
             raise ConfigurationError("a body field needs a name, as api_key")
-        if self.most < 1:
-            raise ConfigurationError(f"body field {self.name}: most is {self.most} bytes; it must be at least 1")
+        if self.max_body < 1:
+            raise ConfigurationError(
+                f"body field {self.name}: max_body is {self.max_body} bytes; it must be at least 1"
+            )
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
@@ -55,7 +57,7 @@ class BodyField:
                 return self._in_form(body or b"", material)
             raise BadBody("the credential stands in the body, which is neither JSON nor a form")
 
-        return Credential(finish=(Finish(put, self.most, (material,)),), version=secret.version)
+        return Credential(finish=(Finish(put, self.max_body, (material,)),), version=secret.version)
 
     def _is_like(self, name: bytes) -> bool:
         """Tell whether a backend may take a field for the one of the secret: by case, by `key[]`, by a blank."""

@@ -33,7 +33,7 @@ class HmacSignature:
     `{timestamp}` and `{body}`, as they are sent, with whatever stands between them. `template` says how the
     header is written, of `{signature}` and `{timestamp}`. `timestamp_header` names a header for the timestamp
     alone, in `unit` since the epoch. The secret is used as it stands, or decoded from base64 or hex first
-    (`secret_encoding`). A body that is signed is held in memory, `most` bytes of it (1 MiB when left out).
+    (`secret_encoding`). A body that is signed is held in memory, `max_body` bytes of it (1 MiB when left out).
 
     Raises ConfigurationError.
     """
@@ -47,7 +47,7 @@ class HmacSignature:
     secret_encoding: Literal["text", "base64", "hex"] = field(default="text", kw_only=True)
     timestamp_header: str | None = field(default=None, kw_only=True)
     unit: Literal["seconds", "milliseconds"] = field(default="seconds", kw_only=True)
-    most: int = field(default=1024 * 1024, kw_only=True)
+    max_body: int = field(default=1024 * 1024, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
 
     _pieces: tuple[tuple[bytes, str | None], ...] = field(
@@ -78,8 +78,8 @@ class HmacSignature:
         ):
             if value not in known:
                 raise ConfigurationError(f"signature {self.name}: {key} {value!r} is none of {', '.join(known)}")
-        if self.most < 1:
-            raise ConfigurationError(f"signature {self.name}: most is {self.most} bytes; it must be at least 1")
+        if self.max_body < 1:
+            raise ConfigurationError(f"signature {self.name}: max_body is {self.max_body} bytes; it must be at least 1")
 
     def _read(self, key: str, known: tuple[str, ...]) -> tuple[tuple[bytes, str | None], ...]:
         """Return the pieces of a text, each with the name that follows it. Raises ConfigurationError."""
@@ -113,7 +113,9 @@ class HmacSignature:
             return body
 
         signs_body = any(name == "body" for _, name in self._pieces)
-        return Credential(finish=(Finish(sign, self.most if signs_body else None, signs=True),), version=secret.version)
+        return Credential(
+            finish=(Finish(sign, self.max_body if signs_body else None, signs=True),), version=secret.version
+        )
 
     def _key(self, secret: Secret) -> Hidden:
         try:

@@ -32,7 +32,7 @@ class HttpxAuth:
     threads, as `httpx.Client` does: by this process, for this secret, whoever calls.
 
     The auth sees the request as it will be sent, without its body unless it has `requires_request_body`: then
-    the body is held in memory, `most` bytes of it (1 MiB when left out). It may put on header fields and query
+    the body is held in memory, `max_body` bytes of it (1 MiB when left out). It may put on header fields and query
     parameters; where it changes anything else, raises, or takes too long, the request is refused as one whose secret
     cannot be had. Requests of its own, to fetch a token say,
     are sent directly, over https unless the upstream has `allow_private`; ten of them within `timeout` seconds, with
@@ -48,7 +48,7 @@ class HttpxAuth:
 
     make: Callable[..., httpx.Auth] | httpx.Auth = field(repr=False)
     secret: tuple[str, ...] = field(default=(), converter=_references, repr=False)
-    most: int = field(default=1024 * 1024, kw_only=True)
+    max_body: int = field(default=1024 * 1024, kw_only=True)
     timeout: float = field(default=10.0, kw_only=True)
 
     _apart: Apart = field(init=False, repr=False, eq=False, default=Factory(lambda: Apart(_MOST_AT_ONCE)))
@@ -71,8 +71,8 @@ class HttpxAuth:
             raise ConfigurationError(
                 "HttpxAuth takes an httpx.Auth, or a function that makes one and the secret for it"
             )
-        if self.most < 1 or self.timeout <= 0:
-            raise ConfigurationError("HttpxAuth: most must be at least 1 byte, and timeout more than 0 seconds")
+        if self.max_body < 1 or self.timeout <= 0:
+            raise ConfigurationError("HttpxAuth: max_body must be at least 1 byte, and timeout more than 0 seconds")
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller: a new one for each request."""
@@ -112,7 +112,7 @@ class HttpxAuth:
             last = Finish(put_again, None, materials, signs=True)
             return Credential(version=version, finish=(last,), shown=shown)
 
-        most = self.most if auth.requires_request_body else None
+        most = self.max_body if auth.requires_request_body else None
         return Credential(version=version, finish=(Finish(put, most, materials, signs=True),), again=again)
 
     def _made(self, texts: tuple[HiddenText, ...]) -> httpx.Auth:

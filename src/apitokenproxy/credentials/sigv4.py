@@ -46,7 +46,7 @@ class SigV4:
     Rules see a path, and some AWS requests do more than that says: those with headers that copy from elsewhere
     or grant access (S3) are refused but for `allow_headers`, and those that name what they do in
     `X-Amz-Target` (DynamoDB, SQS ...) only pass with a target in `targets`, if any are listed.
-    `session_token` is the reference of the token that temporary keys come with. `most` bounds a body that
+    `session_token` is the reference of the token that temporary keys come with. `max_body` bounds a body that
     must be hashed, in bytes (1 MiB when left out); S3 clients state the hash. Raises ConfigurationError.
     """
 
@@ -55,7 +55,7 @@ class SigV4:
     access_key: str = field(kw_only=True)
     secret: str = field(kw_only=True, repr=False)
     session_token: str | None = field(default=None, kw_only=True, repr=False)
-    most: int = field(default=1024 * 1024, kw_only=True)
+    max_body: int = field(default=1024 * 1024, kw_only=True)
     allow_headers: tuple[str, ...] = field(default=(), converter=tuple, kw_only=True)
     targets: tuple[str, ...] = field(default=(), converter=tuple, kw_only=True)
     clock: Callable[[], float] = field(default=time.time, kw_only=True, repr=False, eq=False)
@@ -66,8 +66,8 @@ class SigV4:
         for name, value in (("service", self.service), ("region", self.region)):
             if not value.isascii() or not value.replace("-", "").isalnum():
                 raise ConfigurationError(f"credential sigv4: {name} {value!r} is not like s3 or eu-central-1")
-        if self.most < 1:
-            raise ConfigurationError(f"credential sigv4: most is {self.most} bytes; it must be at least 1")
+        if self.max_body < 1:
+            raise ConfigurationError(f"credential sigv4: max_body is {self.max_body} bytes; it must be at least 1")
 
     def bind(self, secrets: SecretReader) -> Callable[[Caller], Awaitable[Credential]]:
         """Return the function that makes the credential for a caller."""
@@ -84,7 +84,7 @@ class SigV4:
             _sign(auth, keys, outbound, self._payload(outbound, body), datetime.fromtimestamp(self.clock(), UTC))
             return body
 
-        most = None if self.service == "s3" else self.most
+        most = None if self.service == "s3" else self.max_body
         version = ",".join(one.version for one in secrets)
         shown = (Hidden(secrets[2].reveal()),) if token else ()
         return Credential(finish=(Finish(sign, most, shown, signs=True),), version=version)
