@@ -72,6 +72,10 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+_MEANT_SECRET = {"client_secret", "password", "token", "api_key", "value"}
+"""What people write for the key `secret`, and what is like none of the others."""
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """Return the arguments for `Proxy`. Raises ConfigurationError with one line for every problem."""
     reader = _Reader(str(path))
@@ -213,6 +217,8 @@ class _Reader:
 
 
 def _suggestion(key: str, known: Any) -> str:
+    if key in _MEANT_SECRET and "secret" in known:
+        return "; did you mean 'secret'? It names a reference, as env:API_KEY"
     close = difflib.get_close_matches(key, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}" if known else ""
 

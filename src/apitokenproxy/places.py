@@ -21,6 +21,8 @@ def fill_in(place: str, **names: str) -> str:
 
     def fill(found: re.Match[str]) -> str:
         name = names[found[1]]
+        if not name:
+            raise NoSecretForCaller(f"no {found[1]} is named, and its secret is looked up by that")
         if not _PLAIN_NAME.fullmatch(name) or ".." in name:
             raise NoSecretForCaller(f"the caller's {found[1]} is not a plain name, so no secret is looked up for it")
         return name

@@ -46,7 +46,7 @@ from apitokenproxy.rotation.records import VersionRecords
 from apitokenproxy.routes import Routes
 from apitokenproxy.secrets.builtin import built_in_providers
 from apitokenproxy.secrets.cache import Secrets
-from apitokenproxy.settings import by_name, header_name, network, prefix_of
+from apitokenproxy.settings import by_name, header_name, network, prefix_of, seconds_of
 from apitokenproxy.token_endpoint import Asked, TokenExchange
 from apitokenproxy.upstream import Upstream
 
@@ -113,11 +113,13 @@ class Proxy:
         self._secrets = Secrets({**built_in_providers(), **(secret_providers or {})}, states=self._states)
         records = VersionRecords(self._states)
         self._routes = Routes(self.upstreams, self._secrets, self._forwarders, records)
-        self._verified = Verified(bound=revocation_bound.total_seconds())
+        self._verified = Verified(bound=seconds_of("revocation_bound", revocation_bound))
+        outage = seconds_of("store_outage", store_outage)
         keys = SigningKeys(signing_keys, self._secrets.bind)
         self._signing_keys = keys
+        seconds_of("exchange_lifetime", exchange_lifetime)
         self._exchange_lifetime = exchange_lifetime
-        self._client_tokens = ClientTokens(self._store, self._verified, keys=keys, outage=store_outage.total_seconds())
+        self._client_tokens = ClientTokens(self._store, self._verified, keys=keys, outage=outage)
         self._audit = open_audit(audit) if isinstance(audit, str | Path | None) else audit
         self.versions = VersionAuthority(self._routes.bind)
         self.tokens = TokenAuthority(self._store, self._verified, keys, self._check_own_limits)
@@ -139,13 +141,16 @@ class Proxy:
             raise ConfigurationError(f"{path}: {error}") from None
 
     @classmethod
-    def problems_in(cls, path: str | Path) -> list[str]:
-        """Return every problem of a configuration file: its own, the store's, the audit file's, missing secrets."""
+    def problems_in(cls, path: str | Path, *, spare: bool = True) -> list[str]:
+        """Return every problem of a configuration file: its own, the store's, the audit file's, missing secrets.
+
+        `spare`: those of candidates and previous versions too, without which requests are served all the same.
+        """
         try:
             proxy = cls.from_toml(path)
         except ConfigurationError as error:
             return str(error).splitlines()
-        problems = [f"{path}: {problem}" for problem in proxy.missing_secrets()]
+        problems = [f"{path}: {problem}" for problem in proxy.missing_secrets(spare=spare)]
         proxy.close()
         return problems
 
@@ -213,12 +218,12 @@ class Proxy:
         self._client_tokens.close()
         self._store.close()
 
-    def missing_secrets(self) -> list[str]:
+    def missing_secrets(self, *, spare: bool = True) -> list[str]:
         """Try to read every secret that does not depend on the caller; return a sentence for each that fails."""
-        return asyncio.run(self._missing_secrets())
+        return asyncio.run(self._missing_secrets(spare=spare))
 
-    async def _missing_secrets(self) -> list[str]:
-        return await self._signing_keys.bind(ASYNC).problems() + await self._routes.missing_secrets()
+    async def _missing_secrets(self, *, spare: bool) -> list[str]:
+        return await self._signing_keys.bind(ASYNC).problems() + await self._routes.missing_secrets(spare=spare)
 
     # --- wiring -----------------------------------------------------------------------------
 

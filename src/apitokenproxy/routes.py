@@ -54,11 +54,14 @@ class Routes:
             forward=self.forwarders.bind(upstream.name, colour),
         )
 
-    async def missing_secrets(self) -> list[str]:
-        """Try to read every secret that does not depend on the caller; return a sentence for each that fails."""
+    async def missing_secrets(self, *, spare: bool) -> list[str]:
+        """Try to read every secret that does not depend on the caller; return a sentence for each that fails.
+
+        `spare`: those of candidates and previous versions too, without which requests are served all the same.
+        """
         secrets, problems = self.secrets.bind(ASYNC), []
         for name, upstream in self.upstreams.items():
-            for key in ("credential", "previous", "candidate"):
+            for key in ("credential", "previous", "candidate") if spare else ("credential",):
                 problems += [
                     f"upstreams.{name}.{key}: {problem}"
                     for problem in await unreadable(getattr(upstream, key), secrets)

@@ -1,6 +1,7 @@
 """What users write of a proxy, as its parts take it. Each function raises ConfigurationError, one sentence."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
 
@@ -35,6 +36,13 @@ def header_name(name: str | None) -> bytes | None:
     if not name or not all(letter.isascii() and (letter.isalnum() or letter == "-") for letter in name):
         raise ConfigurationError(f"token_header {name!r} is not a header name; use letters, digits and hyphens")
     return name.lower().encode()
+
+
+def seconds_of(name: str, length: timedelta) -> float:
+    """Return how many seconds a length of time has. Raises ConfigurationError for what is none."""
+    if not isinstance(length, timedelta):
+        raise ConfigurationError(f"{name} is {length!r}; it must be a timedelta, as timedelta(seconds=5)")
+    return length.total_seconds()
 
 
 def network(address: str) -> IPv4Network | IPv6Network | Literal["unix:"]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +104,9 @@ class Upstream:
                     f"upstream {self.name}: a credential is Bearer(...), Basic(...), Header(...), Query(...) "
                     f"or an object with credential(caller), not {type(kind).__name__}"
                 )
+        for key, value, wanted in (("timeouts", self.timeouts, Timeouts), ("rotation", self.rotation, Rotation)):
+            if not isinstance(value, wanted):
+                raise ConfigurationError(f"upstream {self.name}: {key} must be a {wanted.__name__}(...)")
         places = [kind.place for kind in self.credential if hasattr(kind, "place")]
         for place in places:
             if places.count(place) > 1:
@@ -171,6 +175,11 @@ class Upstream:
                 f"upstream {self.name}: url is plain http, which shows the secret to the network; "
                 "use https, or set allow_private = true for a host of your own"
             )
+        if not self.allow_private and _is_private(url.hostname):
+            raise ConfigurationError(
+                f"upstream {self.name}: {url.hostname} is no address of the public internet; "
+                "set allow_private = true if it is meant"
+            )
         return Origin(
             scheme=url.scheme,
             host=url.hostname,
@@ -183,3 +192,11 @@ class Upstream:
             max_connections_per_tenant=self.max_connections_per_tenant,
             warm_connections=self.warm_connections,
         )
+
+
+def _is_private(host: str) -> bool:
+    """Tell whether a host is written as an address that is not public; the forwarder judges what names lead to."""
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost"

@@ -90,7 +90,7 @@ def test_a_key_signs_who_asks(endpoint: Endpoint, colour: str, key: Key, algorit
         (pem(EC), {"algorithm": "RS256"}, "not one for RS256"),
         (pem(ECKey.generate_key("secp256k1")), {}, "not one for any"),
         (pem(OKPKey.generate_key("X25519")), {}, "not one for any"),
-        (SHORT, {}, "is broken, or of a kind that is not used"),
+        (SHORT, {}, "is broken, or of a kind that is not used to sign"),
     ],
 )
 def test_a_key_that_does_not_sign_is_told_without_a_word_of_it(

@@ -2,13 +2,15 @@
 
 Rules:
 1. One line a minute for each upstream and code, with how many requests it stands for.
-2. Only answers of 500 and above: what a client did wrong is nobody's to mend here.
+2. Only answers of 500 and above, and a caller for whom there is no secret: what a client did wrong is nobody's
+   to mend here.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable
 
+from apitokenproxy.errors import NoSecretForCaller
 from apitokenproxy.messages import AuditRecord
 
 INTERVAL = 60.0
@@ -30,7 +32,7 @@ class Complaints:
     def tell(self, records: Iterable[AuditRecord]) -> None:
         """Tell the log what is wrong, unless it was told a moment ago."""
         for record in records:
-            if record.status < _SERVER_ERROR or not record.code:
+            if not record.code or (record.status < _SERVER_ERROR and record.code != NoSecretForCaller.code):
                 continue
             key = record.upstream, record.code
             now = self._timer()

@@ -30,7 +30,7 @@ def serve(config: str, host: str, port: int, workers: int) -> None:
 
     GET /healthz answers "ok". Everything is checked before the first request is taken.
     """
-    problems = Proxy.problems_in(config)
+    problems = Proxy.problems_in(config, spare=False)
     if problems:
         raise ConfigurationError("\n".join(problems))
     settings = settings_of(config)

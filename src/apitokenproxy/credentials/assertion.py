@@ -59,7 +59,7 @@ def private_key(secret: Secret) -> Key:
         if isinstance(key, RSAKey) and key.raw_value.key_size < _SHORTEST_RSA:
             break
         return key
-    raise SecretUnavailable("the private key is broken, or of a kind that is not used to sign")
+    raise SecretUnavailable("the private key is broken, or of a kind that is not used to sign, as RSA below 2048 bits")
 
 
 def signed(key: Key, claims: Mapping[str, Any], *, algorithm: str = "", key_id: str = "") -> HiddenText:

@@ -33,5 +33,7 @@ def endpoint(kind: str, key: str, url: str, *, allow_private: bool) -> None:
     except ValueError:
         usable = False
     if not usable:
+        plain = not allow_private and url.startswith("http://")
+        hint = ", or set allow_private of the credential where plain http is meant" if plain else ""
         shown = "" if "@" in url else f" {url!r}"  # a password may stand before the @
-        raise ConfigurationError(f"credential {kind}: {key}{shown} must be an https URL without a user")
+        raise ConfigurationError(f"credential {kind}: {key}{shown} must be an https URL without a user{hint}")

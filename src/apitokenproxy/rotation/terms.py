@@ -45,6 +45,11 @@ class Rotation:
     def __attrs_post_init__(self) -> None:
         if self.probe and (not _PATH.fullmatch(self.probe) or "//" in self.probe or "/." in self.probe):
             raise ConfigurationError(f"rotation: probe is {self.probe!r}; it must be a path such as /v1/me")
+        for name, length in (("soak", self.soak), ("previous_for", self.previous_for)):
+            if not isinstance(length, timedelta) and (length is not None or name == "soak"):
+                raise ConfigurationError(
+                    f"rotation: {name} is {length!r}; it must be a timedelta, as timedelta(days=1)"
+                )
         if not 0 <= self.share <= 1:
             raise ConfigurationError(f"rotation: share is {self.share}; it must be between 0 and 1, as 0.05 for 5 %")
         for name, value in (("successes", self.successes), ("failures", self.failures)):

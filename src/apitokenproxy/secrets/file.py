@@ -1,5 +1,7 @@
 """`file:PATH`: a secret in a file, as Docker and Kubernetes mount them."""
 
+from pathlib import Path
+
 from apitokenproxy.errors import SecretMissing, SecretUnavailable
 from apitokenproxy.messages import Secret
 from apitokenproxy.secrets.reading import read_file, why_not
@@ -17,7 +19,8 @@ class FileProvider:
         try:
             material = read_file(reference, MAX_BYTES)
         except (OSError, ValueError) as error:
-            kind = SecretMissing if isinstance(error, FileNotFoundError | NotADirectoryError) else SecretUnavailable
+            missing = isinstance(error, FileNotFoundError) and Path(reference).parent.is_dir()
+            kind = SecretMissing if missing else SecretUnavailable  # without its folder nothing is mounted there
             raise kind(f"secret file {reference} cannot be read: {why_not(error)}") from None
         if len(material) > MAX_BYTES:
             raise SecretUnavailable(f"secret file {reference} is larger than 64 KiB; it must hold the secret alone")
