@@ -103,7 +103,7 @@ def access_token(what: str, answer: Answer, *, kinds: Collection[str] = ("bearer
 
 def sendable(what: str, answer: Answer, name: str) -> HiddenText:
     """Return the token under that name in an answer, if it can stand in a header. Raises SecretUnavailable."""
-    token = Hidden(str(answer.said.get(name)).encode(errors="replace"))
+    token = Hidden(str(answer.said.get(name)).encode(errors="surrogatepass"))
     if not isinstance(answer.said.get(name), str) or not _TOKEN.fullmatch(token):
         raise SecretUnavailable(f"{what} gave no token, or one that cannot stand in a header")
     return HiddenText(token.decode())

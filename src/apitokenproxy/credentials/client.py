@@ -14,8 +14,8 @@ def as_client(auth: Auth, client_id: str, secret: Secret | None) -> tuple[dict[s
     """Return the fields of the form and the headers that say it. A public client has no secret, and just a name."""
     if secret is None:
         return {"client_id": client_id}, {}
-    material = HiddenText(secret.reveal().decode("latin-1"))
+    material = HiddenText(secret.reveal().decode(errors="surrogateescape"))
     if auth == "post":
         return {"client_id": client_id, "client_secret": material}, {}
-    pair = f"{quote(client_id, safe='')}:{quote(material, safe='')}".encode()
+    pair = f"{quote(client_id, safe='')}:{quote(material, safe='', errors='surrogateescape')}".encode()
     return {}, {"authorization": HiddenText(f"Basic {base64.b64encode(pair).decode()}")}
