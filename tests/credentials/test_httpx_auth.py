@@ -413,6 +413,15 @@ def test_what_a_flow_is_answered_elsewhere_is_not_logged(colour: str, caplog: py
     assert PASSWORD not in caplog.text
 
 
+def test_a_cookie_that_a_flow_puts_on_does_not_come_back(colour: str) -> None:
+    """Not under another name either."""
+    echo = {"X-Echo": PASSWORD, "X-Whole": f"session={PASSWORD}", "X-Other": "1"}
+    with judging(lambda _: (200, echo, b"ok")) as upstream:
+        answer = calling(colour, upstream.url, HttpxAuth(put("Cookie", f"lang=en; session={PASSWORD}")))()
+    assert ("x-echo" in answer.headers, "x-whole" in answer.headers, answer.headers["x-other"]) == (False, False, "1")
+    assert upstream.headers("cookie") == [[f"lang=en; session={PASSWORD}"]]
+
+
 def test_whoever_drips_an_answer_keeps_no_thread(colour: str) -> None:
     """Each byte of its head comes in time; the flow's time is that of all of them."""
     left = threading.Event()

@@ -77,6 +77,7 @@ class Conversation:
         mine = {name.lower() for name, _ in added}
         outbound.headers = [header for header in outbound.headers if header[0].lower() not in mine] + added
         shown = [Hidden(value) for name, value in added if name.lower() not in _PLAIN]
+        shown += [each for name, value in added if name.lower() == b"cookie" for each in _cookies(value)]
         if self._request.url.query != self._url.query:
             path, mark, query = map(Hidden, outbound.target.partition(b"?"))
             parameters = self._added_parameters()
@@ -210,6 +211,11 @@ def _by_name(headers: Headers) -> dict[bytes, list[bytes]]:
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)
     return found
+
+
+def _cookies(value: bytes) -> list[Hidden]:
+    """Return the values of cookies without their names: a session comes back under any other."""
+    return [Hidden(pair.partition(b"=")[2].strip(b' "')) for pair in value.split(b";")]
 
 
 def _quoted(text: str) -> bytes:
