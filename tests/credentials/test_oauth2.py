@@ -170,6 +170,7 @@ def test_another_secret_is_another_token(endpoint: Endpoint, colour: str) -> Non
         (200, {"access_token": 7}),
         (200, {"access_token": "x", "token_type": "mac"}),
         (200, {"access_token": "x", "expires_in": 0}),
+        (200, {"access_token": "x", "expires_in": 0.5}),
         (200, {"access_token": "x", "expires_in": "soon"}),
         (200, {"access_token": "x", "expires_in": True}),
         (200, {"access_token": "x", "expires_in": "9" * 5000}),
