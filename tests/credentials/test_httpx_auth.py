@@ -447,6 +447,26 @@ def test_whoever_drips_an_answer_keeps_no_thread(colour: str) -> None:
     assert call.told() == "the auth flow of Bad took longer than 0.3 seconds"
 
 
+@pytest.mark.parametrize("fails", ["it raises", "nobody answers", "it asks for ever"])
+def test_a_flow_that_fails_is_closed_by_its_own_thread(colour: str, fails: str) -> None:
+    """A lock that it holds may be given back by that thread alone; everybody would wait for it otherwise."""
+    closed_by: list[tuple[threading.Thread, threading.Thread]] = []
+
+    def locked(request: httpx.Request) -> Flow:
+        began = threading.current_thread()
+        try:
+            yield from {"it raises": raises, "nobody answers": asks_nobody, "it asks for ever": asks_for_ever}[fails](
+                request
+            )
+        finally:
+            closed_by.append((began, threading.current_thread()))
+
+    with judging(lambda _: OK) as upstream:
+        assert calling(colour, upstream.url, HttpxAuth(flow(locked)))().headers["x-proxy-error"] == SECRET
+    [(began, closed)] = closed_by
+    assert began is closed
+
+
 def signs_with(name: str, value: str) -> httpx.Auth:
     return changing(lambda it: setattr(it, "url", it.url.copy_add_param(name, value)))
 

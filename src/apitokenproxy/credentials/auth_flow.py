@@ -10,6 +10,7 @@ Rules:
 4. What it is answered elsewhere is bounded in bytes and in time, is not compressed and not logged, as in `asking.py`.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -119,8 +120,19 @@ class Conversation:
             raise self._refused(self._late()) from None
 
     def _until_ours(self, step: Callable[[], httpx.Request]) -> bool:
-        """Take the flow on until it yields our request; False when it ended before. May wait."""
+        """Take the flow on until it yields our request; False when it ended before. May wait.
+
+        One that fails is closed here: what it holds, a lock perhaps, may be given back by this thread alone.
+        """
         ends = time.monotonic() + self._timeout
+        try:
+            return self._is_ours(step, ends)
+        except ProxyError:
+            with contextlib.suppress(Exception):  # it is somebody else's code, or there is none yet
+                self._flow.close()
+            raise
+
+    def _is_ours(self, step: Callable[[], httpx.Request], ends: float) -> bool:
         try:
             self._asked = step()
             for _ in range(MOST_REQUESTS):
