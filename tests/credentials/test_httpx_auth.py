@@ -428,6 +428,15 @@ def test_what_a_flow_is_answered_elsewhere_is_not_logged(colour: str, caplog: py
     assert PASSWORD not in caplog.text
 
 
+def test_a_cookie_that_a_flow_puts_on_does_not_come_back(colour: str) -> None:
+    """Not under another name either."""
+    echo = {"X-Echo": PASSWORD, "X-Whole": f"session={PASSWORD}", "X-Other": "1"}
+    with judging(lambda _: (200, echo, b"ok")) as upstream:
+        answer = calling(colour, upstream.url, HttpxAuth(put("Cookie", f"lang=en; session={PASSWORD}")))()
+    assert ("x-echo" in answer.headers, "x-whole" in answer.headers, answer.headers["x-other"]) == (False, False, "1")
+    assert upstream.headers("cookie") == [[f"lang=en; session={PASSWORD}"]]
+
+
 def test_whoever_drips_an_answer_keeps_no_thread(colour: str) -> None:
     """Each byte of its head comes in time; the flow's time is that of all of them."""
     left = threading.Event()
@@ -451,6 +460,26 @@ def test_whoever_drips_an_answer_keeps_no_thread(colour: str) -> None:
         assert call().headers["x-proxy-error"] == SECRET
         assert left.wait(10)
     assert call.told() == "the auth flow of Bad took longer than 0.3 seconds"
+
+
+@pytest.mark.parametrize("fails", ["it raises", "nobody answers", "it asks for ever"])
+def test_a_flow_that_fails_is_closed_by_its_own_thread(colour: str, fails: str) -> None:
+    """A lock that it holds may be given back by that thread alone; everybody would wait for it otherwise."""
+    closed_by: list[tuple[threading.Thread, threading.Thread]] = []
+
+    def locked(request: httpx.Request) -> Flow:
+        began = threading.current_thread()
+        try:
+            yield from {"it raises": raises, "nobody answers": asks_nobody, "it asks for ever": asks_for_ever}[fails](
+                request
+            )
+        finally:
+            closed_by.append((began, threading.current_thread()))
+
+    with judging(lambda _: OK) as upstream:
+        assert calling(colour, upstream.url, HttpxAuth(flow(locked)))().headers["x-proxy-error"] == SECRET
+    [(began, closed)] = closed_by
+    assert began is closed
 
 
 def signs_with(name: str, value: str) -> httpx.Auth:

@@ -103,6 +103,25 @@ def test_a_key_that_does_not_sign_is_told_without_a_word_of_it(
     assert not any(line in done.record.reason for line in material.splitlines() if "-----" not in line)
 
 
+@pytest.mark.parametrize("auth", ["basic", "post"])
+def test_a_secret_beyond_ascii_is_sent_in_utf_8(endpoint: Endpoint, colour: str, auth: Any) -> None:
+    """RFC 6749, appendix B."""
+    assert call(colour, kind(endpoint, auth=auth), key="gehéim").answer.status_code == 200
+    [asked] = endpoint.asked
+    if auth == "post":
+        assert asked.form["client_secret"] == "gehéim"
+    else:
+        assert base64.b64decode(asked.authorization.removeprefix("Basic ")).endswith(b":geh%C3%A9im")
+
+
+def test_a_token_that_utf_8_cannot_write_is_none(endpoint: Endpoint, colour: str) -> None:
+    """It is not sent as something else."""
+    endpoint.answer = b'{"access_token": "a\\ud800", "token_type": "Bearer"}'
+    done = call(colour, kind(endpoint), key=MATERIAL)
+    assert "cannot stand in a header" in done.record.reason
+    assert done.sent == []
+
+
 def test_a_secret_of_several_lines_is_sent_to_nobody(endpoint: Endpoint, colour: str) -> None:
     """A private key, where a client secret belongs."""
     done = call(colour, kind(endpoint, auth="post"), key=pem(EC))
@@ -151,6 +170,7 @@ def test_another_secret_is_another_token(endpoint: Endpoint, colour: str) -> Non
         (200, {"access_token": 7}),
         (200, {"access_token": "x", "token_type": "mac"}),
         (200, {"access_token": "x", "expires_in": 0}),
+        (200, {"access_token": "x", "expires_in": 0.5}),
         (200, {"access_token": "x", "expires_in": "soon"}),
         (200, {"access_token": "x", "expires_in": True}),
         (200, {"access_token": "x", "expires_in": "9" * 5000}),

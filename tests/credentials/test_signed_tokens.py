@@ -578,6 +578,8 @@ def _account(**terms: Any) -> GoogleServiceAccount:
         (_bearer, {"token_url": "http://login.example.com/"}, "must be an https URL"),
         (_bearer, {"token_url": "https://"}, "must be an https URL"),
         (_bearer, {"token_url": "https://[::1/"}, "must be an https URL"),
+        (_bearer, {"token_url": "https://login.example.com/\n"}, "must be an https URL"),
+        (_bearer, {"token_url": "https://login example.com/"}, "must be an https URL"),
         (_bearer, {"token_url": "https://me:pass@example.com/"}, "token_url must be an https URL"),  # not quoted
         (_bearer, {"issuer": ""}, "issuer is empty"),
         (_bearer, {"algorithm": "HS256"}, "is none of RS256"),

@@ -207,6 +207,8 @@ def test_a_file_names_it_as_python_does(tmp_path: Path) -> None:
         ({"subject_token_type": ""}, "is no URI"),
         ({"subject_token_type": "jwt"}, "is no URI"),
         ({"requested_token_type": "access_token"}, "is no URI"),
+        ({"auth": "private-key-jwt", "client_id": "me"}, "and there is none"),
+        ({"algorithm": "ES256"}, "and there is none"),
         ({"secret": "env:S"}, "client_id is empty"),
         ({"secret": "env:S", "client_id": "me", "auth": "digest"}, "basic, post or private-key-jwt"),
         ({"secret": "env:S", "client_id": "me", "key_id": "k1"}, "private-key-jwt alone"),

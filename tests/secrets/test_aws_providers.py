@@ -370,5 +370,5 @@ def test_what_the_environment_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         AwsSecretsProvider(endpoint="http://127.0.0.1:1").fetch("x")
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(SecretUnavailable, match="no region is known; set AWS_REGION"):
+    with pytest.raises(SecretUnavailable, match="no region is known; set AWS_DEFAULT_REGION"):
         AwsSecretsProvider(endpoint="http://127.0.0.1:1").fetch("x")

@@ -23,6 +23,9 @@ DEFAULT_LIFETIME = 300.0
 LEEWAY = 10.0
 """Seconds before its end from which a token is not used: requests are under way for a while."""
 
+SHORTEST = 1.0
+"""Seconds. A token that lasts for less is over: otherwise each request would ask for another one."""
+
 _ERRORS = frozenset(
     {
         "invalid_request",
@@ -50,7 +53,7 @@ class AccessToken:
     @property
     def usable(self) -> float:
         """For how many seconds it is used: its end comes while requests are under way."""
-        return max(self.lasts - LEEWAY, min(self.lasts, 1.0))
+        return max(self.lasts - LEEWAY, min(self.lasts, SHORTEST))
 
     def loaded(self, version: str) -> Loaded[Credential]:
         """Return the credential, made of secrets of that version, and its life."""
@@ -103,7 +106,7 @@ def access_token(what: str, answer: Answer, *, kinds: Collection[str] = ("bearer
 
 def sendable(what: str, answer: Answer, name: str) -> HiddenText:
     """Return the token under that name in an answer, if it can stand in a header. Raises SecretUnavailable."""
-    token = Hidden(str(answer.said.get(name)).encode(errors="replace"))
+    token = Hidden(str(answer.said.get(name)).encode(errors="surrogatepass"))
     if not isinstance(answer.said.get(name), str) or not _TOKEN.fullmatch(token):
         raise SecretUnavailable(f"{what} gave no token, or one that cannot stand in a header")
     return HiddenText(token.decode())
@@ -111,7 +114,7 @@ def sendable(what: str, answer: Answer, name: str) -> HiddenText:
 
 def lifetime(what: str, seconds: float) -> float:
     """Return for how long a token lasts, if that is still some time. Raises SecretUnavailable."""
-    if not 0 < seconds < math.inf:
+    if not SHORTEST <= seconds < math.inf:
         raise SecretUnavailable(f"{what} gave a token that is over, or does not say how long it lasts")
     return min(seconds, _LONGEST)
 

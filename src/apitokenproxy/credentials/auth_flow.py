@@ -10,6 +10,7 @@ Rules:
 4. What it is answered elsewhere is bounded in bytes and in time, is not compressed and not logged, as in `asking.py`.
 """
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -76,6 +77,7 @@ class Conversation:
         mine = {name.lower() for name, _ in added}
         outbound.headers = [header for header in outbound.headers if header[0].lower() not in mine] + added
         shown = [Hidden(value) for name, value in added if name.lower() not in _PLAIN]
+        shown += [each for name, value in added if name.lower() == b"cookie" for each in _cookies(value)]
         if self._request.url.query != self._url.query:
             path, mark, query = map(Hidden, outbound.target.partition(b"?"))
             parameters = self._added_parameters()
@@ -117,8 +119,19 @@ class Conversation:
             raise self._refused(self._late()) from None
 
     def _until_ours(self, step: Callable[[], httpx.Request]) -> bool:
-        """Take the flow on until it yields our request; False when it ended before. May wait."""
+        """Take the flow on until it yields our request; False when it ended before. May wait.
+
+        One that fails is closed here: what it holds, a lock perhaps, may be given back by this thread alone.
+        """
         ends = time.monotonic() + self._timeout
+        try:
+            return self._is_ours(step, ends)
+        except ProxyError:
+            with contextlib.suppress(Exception):  # it is somebody else's code, or there is none yet
+                self._flow.close()
+            raise
+
+    def _is_ours(self, step: Callable[[], httpx.Request], ends: float) -> bool:
         try:
             self._asked = step()
             for _ in range(MOST_REQUESTS):
@@ -209,6 +222,11 @@ def _by_name(headers: Headers) -> dict[bytes, list[bytes]]:
     for name, value in headers:
         found.setdefault(name.lower(), []).append(value)
     return found
+
+
+def _cookies(value: bytes) -> list[Hidden]:
+    """Return the values of cookies without their names: a session comes back under any other."""
+    return [Hidden(pair.partition(b"=")[2].strip(b' "')) for pair in value.split(b";")]
 
 
 def _quoted(text: str) -> bytes:

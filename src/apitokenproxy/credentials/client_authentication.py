@@ -68,8 +68,8 @@ class Client:
             assertion = self._signing.sign(secret, said, algorithm=self.algorithm, key_id=self.key_id)
             named = {"client_id": self.client_id, "client_assertion_type": _ASSERTION}
             return named | {"client_assertion": assertion}, {}
-        material = HiddenText(secret.reveal().decode("latin-1"))
+        material = HiddenText(secret.reveal().decode(errors="surrogateescape"))
         if self.auth == "post":
             return {"client_id": self.client_id, "client_secret": material}, {}
-        pair = f"{quote(self.client_id, safe='')}:{quote(material, safe='')}".encode()
+        pair = f"{quote(self.client_id, safe='')}:{quote(material, safe='', errors='surrogateescape')}".encode()
         return {}, {"authorization": HiddenText(f"Basic {base64.b64encode(pair).decode()}")}

@@ -8,6 +8,7 @@ from apitokenproxy.wire import NEVER_INJECTED
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 section 5.6.2, less "_"
 _PARAMETER = re.compile(r"[A-Za-z0-9._~-]+")
+_URL = re.compile(r"[!-~]+")
 
 
 def header_name(name: str) -> bytes:
@@ -29,7 +30,8 @@ def endpoint(kind: str, key: str, url: str, *, allow_private: bool) -> None:
     schemes = {"https", "http"} if allow_private else {"https"}
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        usable = bool(_URL.fullmatch(url) and parts.scheme in schemes and parts.hostname and parts.port != 0)
+        usable = usable and "@" not in parts.netloc
     except ValueError:
         usable = False
     if not usable:

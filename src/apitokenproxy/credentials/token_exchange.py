@@ -77,6 +77,10 @@ class OAuth2TokenExchange:
 
     def __attrs_post_init__(self) -> None:
         endpoint("oauth2-token-exchange", "token_url", self.token_url, allow_private=self.allow_private)
+        if self.secret is None and (self.auth != "basic" or self.algorithm or self.key_id):
+            raise ConfigurationError(
+                "credential oauth2-token-exchange: auth, algorithm and key_id show a secret, and there is none"
+            )
         for key in ("subject_token_type", "requested_token_type"):
             value = getattr(self, key)
             if ":" not in value and (value or key == "subject_token_type"):

@@ -89,7 +89,7 @@ class AwsCalls:
                 f"{place} cannot be read: AWS does not answer ({type(error).__name__})", outage=True
             ) from None
         except NoRegionError:
-            raise SecretUnavailable(f"{place} cannot be read: no region is known; set AWS_REGION") from None
+            raise SecretUnavailable(f"{place} cannot be read: no region is known; set AWS_DEFAULT_REGION") from None
         except NoCredentialsError:
             raise SecretUnavailable(
                 f"{place} cannot be read: there are no credentials for AWS; give the machine a role or set them"
