@@ -7,7 +7,9 @@ Rules:
    read before it is sent; it is held until the answer begins. One that is longer, or of unknown length, streams.
 3. A credential that can answer a challenge is asked first. It is told of the refusal even where nothing can be
    sent again, so that the next request knows what this one learnt.
-4. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate.
+4. Only a request that could be sent once more, and may be (RFC 9110, section 9.2.2), proves a candidate. What
+   the live credential gets is what the client sees, unless the candidate was accepted.
+5. Only an answer below 400 says that a credential was accepted where another one was refused.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +20,7 @@ from apitokenproxy.exchange import Exchange
 from apitokenproxy.finishing import finish, whole
 from apitokenproxy.guard import inject
 from apitokenproxy.messages import IDEMPOTENT, Caller, Credential, Grant, Operation, Outbound, Reply, Request
-from apitokenproxy.rotation.versions import REFUSED, Versions
+from apitokenproxy.rotation.versions import MAYBE_REFUSED, MOST_OK, REFUSED, Versions
 from apitokenproxy.upstream import Upstream
 
 
@@ -46,22 +48,23 @@ class Route:
             outbound.body = await whole(outbound.body, self.upstream.replay_body, outbound.origin.timeouts.total)
         body = outbound.body
         reply = await self._once(exchange, outbound, first)
-        if reply.status not in REFUSED:
+        if reply.status not in (REFUSED if candidate is None else MAYBE_REFUSED):
             if candidate is not None:
                 await versions.accepted(candidate, reply.status)
             return reply
+        status = reply.status
         answer = None if first.again is None else await first.again(reply)
         if not (body is None or isinstance(body, bytes)):
             return reply
-        instead = answer or await versions.instead(caller, first, reply.status)
+        instead = answer or (live if candidate is not None else await versions.instead(caller, first, status))
         if instead is None:
             return reply
         reply.abort()
         outbound = inject(grant, self.upstream, instead)
         outbound.body = body
         reply = await self._once(exchange, outbound, instead)
-        if answer is None and reply.status not in REFUSED:
-            await versions.worked(caller, first, instead)
+        if answer is None and status in REFUSED and reply.status <= MOST_OK:
+            await versions.worked(caller, first, instead, status)
         return reply
 
     async def probe(self, caller: Caller, credential: Credential, path: str = "") -> int:

@@ -98,6 +98,13 @@ def test_json_is_one_version_a_line(rotating: Path) -> None:
     assert [one["status"] for one in found] == [200, 200, 401]
 
 
+def test_a_probe_that_is_refused_is_exit_code_1(rotating: Path, upstream: UpstreamServer) -> None:
+    """For scripts; the table is printed all the same."""
+    upstream.authorised = lambda received: received.header("authorization") == [f"Bearer {KEYS['KEY']}"]
+    done = run("secrets", "probe", "api", folder=rotating, **KEYS)
+    assert (done.code, [row[3] for row in table(done.out)]) == (1, ["ANSWER", "401", "200", "401"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

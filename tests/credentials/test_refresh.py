@@ -17,7 +17,7 @@ from attrs import Factory, define
 from credential_calls import COLOURS
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from oauth2_server import CLIENT, SECRET, AuthorizationServer, Fault, running_server
+from oauth2_server import CLIENT, SECRET, AuthorizationServer, Consent, Fault, running_server
 
 from apitokenproxy import ConfigurationError, OAuth2RefreshToken, Proxy, Rule, SecretUnavailable, Upstream, nonblocking
 from apitokenproxy._colour import ASYNC
@@ -219,6 +219,24 @@ def test_tokens_are_rotated_for_life(colour: str) -> None:
         assert world.counted("reuse") == [0]
         used = [form["refresh_token"] for form in world.server.asked]
         assert 3 <= len(used) == len(set(used))
+
+
+def test_a_refresh_token_may_hold_blanks(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6749, appendix A.17: it is sent in a form. If one were dropped, the spent one would be used again."""
+    new_refresh = AuthorizationServer._new_refresh
+
+    def with_blanks(server: AuthorizationServer, consent: Consent) -> str:
+        plain = new_refresh(server, consent)
+        server.refreshes[f"a b+c %20 {plain}"] = server.refreshes.pop(plain)
+        return f"a b+c %20 {plain}"
+
+    monkeypatch.setattr(AuthorizationServer, "_new_refresh", with_blanks)
+    with running_world(colour, lasts=11.0) as world:
+        proxy = world.proxy()
+        for _ in range(2):
+            assert world.outcome(proxy) == "200"
+            time.sleep(1.0)
+        assert world.counted("refreshes", "reuse") == [2, 0]
 
 
 def test_a_server_that_does_not_rotate_is_asked_with_the_same_token(colour: str) -> None:

@@ -351,6 +351,14 @@ def test_pauses_grow_to_a_minute_and_are_for_all_processes(world: World) -> None
     assert max(pauses) == 60.0
 
 
+def test_an_outage_may_last_for_days(world: World) -> None:
+    """After a thousand failures and more a pause is still a minute, and a good token is still used."""
+    world.place().write(Held("seed", "access", "", BEGIN - LIFE, BEGIN + 10.0, failures=2000), 0)
+    world.answers = [SecretUnavailable("nobody answers", outage=True)]
+    assert world.get(world.process(), "access").value == "access"
+    assert (world.held().pause, world.held().failures, world.held().lease) == (BEGIN + 60.0, 2001, 0.0)
+
+
 def test_an_endpoint_that_says_when_to_come_back_is_believed(world: World) -> None:
     """Retry-After is longer than the pause would be."""
     world.answers = [outage(retry_after=30.0)]

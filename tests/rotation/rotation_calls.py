@@ -3,11 +3,12 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
-from apitokenproxy import Bearer, Proxy, Rule, Secret, Upstream, nonblocking
+from apitokenproxy import Bearer, Proxy, Rotation, Rule, Secret, Upstream, nonblocking
 from apitokenproxy.errors import SecretUnavailable
 from apitokenproxy.rotation.terms import Record
 from apitokenproxy.testing import MemoryAudit
@@ -111,3 +112,27 @@ class World:
         """Return what the store knows of versions."""
         states = self.proxy._states.states("version/")
         return [Record.from_bytes(state.value) for state in states]
+
+
+Answer = Callable[[httpx.Request, str], httpx.Response]
+
+
+class Deciding(World):
+    """A world whose upstream answers as a test says."""
+
+    def __init__(self, colour: str, answers: Answer, *, store: Any = "memory:", **terms: Any) -> None:
+        self.answers = answers
+        rotation = {"share": 1.0, "successes": 3} | terms.pop("rotation", {})
+        terms = {"candidate": Bearer("places:next"), "rotation": Rotation(**rotation)} | terms
+        super().__init__(colour, store=store, terms=terms, key=OLD, next=NEW, bad=BAD)
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        key = request.headers.get("authorization", "").removeprefix("Bearer ")
+        self.seen.append(key)
+        return self.answers(request, key)
+
+
+def by_key(**statuses: int) -> Answer:
+    """Return an upstream that answers to each key with a status."""
+    told = {{"old": OLD, "new": NEW, "bad": BAD}[name]: status for name, status in statuses.items()}
+    return lambda _, key: httpx.Response(told[key])

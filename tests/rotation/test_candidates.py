@@ -1,6 +1,7 @@
 """A candidate: proven on a share of the traffic or by a probe, promoted, rolled back. Clients notice nothing."""
 
 import logging
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -166,6 +167,17 @@ def test_after_the_promotion_the_one_before_stands_in(colour: str) -> None:
     assert one.asks(3) == [200] * 3
     assert one.seen[4:] == [NEW, OLD, OLD, OLD]
     assert {record.standing(0.0) for record in one.records()} == {"rolled back"}
+
+
+def test_a_403_takes_nothing_live_back_for_good(colour: str) -> None:
+    """It may be about what was asked for, which a client chooses: the one before stands in for a minute."""
+    one = world(colour, OLD, NEW)
+    assert one.asks(4) == [200] * 4
+    one.accepted, one.refusal = {OLD}, 403
+    assert one.asks(3) == [200] * 3
+    assert one.seen[4:] == [NEW, OLD, OLD, OLD]
+    [record] = one.records()
+    assert (record.standing(time.time()), record.standing(time.time() + 61)) == ("failing", "promoted")
 
 
 def test_it_stands_in_as_long_as_is_said(colour: str) -> None:

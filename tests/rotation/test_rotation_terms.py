@@ -35,6 +35,8 @@ TERMS = Rotation(successes=3, soak=timedelta(seconds=60), failures=2)
         ({"share": float("nan")}, "between 0 and 1"),
         ({"successes": 0}, "successes is 0; it must be at least 1"),
         ({"failures": 0}, "failures is 0; it must be at least 1"),
+        ({"soak": "1m"}, "soak is '1m'; it must be a timedelta"),
+        ({"previous_for": 60}, "previous_for is 60; it must be a timedelta"),
     ],
 )
 def test_what_is_wrong_is_said_when_it_is_built(terms: Any, sentence: str) -> None:
@@ -98,10 +100,27 @@ def test_somebody_is_told_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "kept", [b"", b"[]", b"{}", b'{"upstream": "a"}', b'{"upstream": "a", "version": "v", "x": 1}']
+    "kept",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"3",
+        b"[" * 100_000,
+        b'{"upstream": "a"}',
+        b'{"upstream": "a", "version": 3}',
+        b'{"upstream": "a", "version": "v", "promoted": "soon"}',
+    ],
 )
 def test_a_damaged_record_is_refused(kept: bytes) -> None:
     """It is not guessed at."""
     with pytest.raises(StoreUnavailable, match="damaged record"):
         Record.from_bytes(kept)
     assert Record.from_bytes(NEW.to_bytes()) == NEW
+
+
+def test_what_a_newer_program_put_beside_it_is_left_out() -> None:
+    """So two versions of the program may share a store while one takes the place of the other."""
+    assert Record.from_bytes(b'{"upstream": "a", "version": "v", "refused": 2, "later": 1}') == Record(
+        "a", "v", refused=2
+    )

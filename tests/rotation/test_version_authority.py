@@ -68,14 +68,54 @@ def test_a_person_promotes_and_takes_back(colour: str) -> None:
     assert do(one, "promote", "api").standing == "live", "and can be promoted again"
 
 
-def test_the_current_one_can_be_taken_back_too(colour: str) -> None:
-    """For the previous one, when there is no candidate that could be."""
-    one = world(colour, OLD, BAD)
+def test_one_that_was_rolled_back_is_promoted_also_as_the_current_one(colour: str) -> None:
+    """Else a candidate that was refused for a while would never be live, wherever it is named later."""
+    one = World(
+        colour,
+        OLD,
+        NEW,
+        terms={"credential": Bearer("places:next"), "previous": Bearer("places:key")},
+        key=OLD,
+        next=NEW,
+    )
+    with pytest.raises(ConfigurationError, match="has no candidate"):
+        do(one, "promote", "api")
     do(one, "roll_back", "api")
+    assert standings(one) == {"current": "rolled back", "previous": "live"}
+    info = do(one, "promote", "api", by="ann")
+    assert (info.role, info.standing) == ("current", "live")
+    assert one.ask("POST") == 200
+    assert one.seen == [NEW]
+
+
+def test_where_there_is_no_candidate_the_current_one_is_taken_back(colour: str) -> None:
+    """For the previous one; and it can be promoted again."""
+    one = World(colour, OLD, BAD, terms={"previous": Bearer("places:before")}, key=OLD, before=BAD)
     assert do(one, "roll_back", "api").role == "current"
-    assert standings(one) == {"candidate": "rolled back", "current": "rolled back", "previous": "live"}
+    assert standings(one) == {"current": "rolled back", "previous": "live"}
     assert one.ask() == 200
-    assert one.seen == [BAD]
+    assert do(one, "promote", "api").standing == "live"
+    assert one.ask() == 200
+    assert one.seen == [BAD, OLD]
+
+
+def test_what_a_person_does_is_no_alert(colour: str, caplog: pytest.LogCaptureFixture) -> None:
+    """They know; and nothing is taken back twice, by a second command that was meant for the first."""
+    one = world(colour, OLD, NEW)
+    for name in ("promote", "roll_back", "promote", "roll_back"):
+        do(one, name, "api", by="ann")
+    with pytest.raises(ConfigurationError, match="was rolled back already"):
+        do(one, "roll_back", "api", by="ann")
+    assert standings(one)["current"] == "live"
+    assert [record for record in caplog.records if record.name == "apitokenproxy"] == []
+
+
+def test_a_probe_that_is_accepted_lets_one_begin_anew_that_was_rolled_back(colour: str) -> None:
+    """It may have been tried before the upstream knew it."""
+    one = world(colour, OLD)
+    assert do(one, "probe", "api")[0].standing == "rolled back"
+    one.accepted = {OLD, NEW}
+    assert [do(one, "probe", "api")[0].standing for _ in range(2)] == ["proving", "live"]
 
 
 def test_a_probe_shows_what_each_one_is_answered_and_counts(colour: str) -> None:

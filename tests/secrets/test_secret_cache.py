@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import hmac
 import logging
 import re
 import threading
@@ -466,12 +467,39 @@ def test_processes_that_share_a_store_name_a_version_alike(colour: str, tmp_path
 def test_a_store_that_is_away_stops_no_secret(colour: str) -> None:
     """The name is this process's own then, and the shared one as soon as the store answers."""
     store = Away()
-    store.write_state("fingerprint-key", b"of another process", 0)
+    store.write_state("fingerprint-key", b"of another process".ljust(32), 0)
     secrets = Secrets({"changing": Changing(MATERIAL)}, states=store)
     first = read(secrets, colour, "changing:a")
     assert first.reveal() == MATERIAL.encode()
     store.away = False
     assert read(secrets, colour, "changing:b").version == read(secrets, colour, "changing:c").version != first.version
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_name_that_was_given_without_the_store_is_not_kept(colour: str) -> None:
+    """Else what is known of the version in the store would never hold in this process, nor what it learns in others."""
+    store = Away()
+    store.write_state("fingerprint-key", b"of another process".ljust(32), 0)
+    clock = Hand()
+    secrets = Secrets({"changing": Changing(MATERIAL)}, states=store, clock=clock)
+    first = read(secrets, colour, "changing:a").version
+    store.away = False
+    clock.now += 1000.0
+    assert read(secrets, colour, "changing:a").version != first
+    other = Secrets({"changing": Changing(MATERIAL)}, states=store)
+    assert read(secrets, colour, "changing:a").version == read(other, colour, "changing:a").version
+
+
+@pytest.mark.parametrize("kept", [b"", b"short"])
+def test_a_key_that_could_be_guessed_is_replaced(kept: bytes) -> None:
+    """Under an empty one whoever reads the log could try out what the material is."""
+    store = MemoryStore()
+    store.write_state("fingerprint-key", kept, 0)
+    found = {read(Secrets({"c": Changing(MATERIAL)}, states=store), "sync", "c:a").version for _ in range(2)}
+    guess = hmac.digest(kept, MATERIAL.encode(), "sha256").hex()[:12]
+    assert len(found) == 1
+    assert found != {f"c#{guess}"}
+    assert len(store.state("fingerprint-key").value) == 32
 
 
 class Away(MemoryStore):

@@ -1,8 +1,9 @@
 """`apitokenproxy secrets`: look at the versions of upstreams' secrets, prove, promote and take them back."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from attrs import asdict
@@ -12,6 +13,7 @@ from apitokenproxy.cli.options import config_option, examples
 from apitokenproxy.cli.token_options import opened_proxy, person
 from apitokenproxy.cli.token_tables import iso, minute, print_table
 from apitokenproxy.rotation.authority import VersionInfo
+from apitokenproxy.rotation.versions import MOST_OK
 
 _upstream = click.argument("upstream")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print as JSON, one version a line.")
@@ -81,17 +83,20 @@ def status(config: str, upstream: str | None, tenant: str, subject: str, as_json
 def probe(config: str, upstream: str, path: str, tenant: str, subject: str, as_json: bool) -> None:
     """Send one request with each version and show what the upstream answers.
 
-    It counts for the candidate as any other request does: it may be promoted or rolled back by it.
+    It counts for the candidate as any other request does: it may be promoted or rolled back by it. One that was
+    rolled back and is accepted now begins anew. Exit code 1 when the candidate, or where there is none the current
+    version, is not accepted.
     """
     with opened_proxy(config) as proxy:
         found = proxy.versions.probe(upstream, path, tenant=tenant, subject=subject)
         wanted = proxy.upstreams[upstream].rotation.successes
     if as_json:
         _print_json(found)
-        return
+        _end(found)
     rows = [("UPSTREAM", "ROLE", "VERSION", "ANSWER", "STATE")]
     rows += [(one.upstream, one.role, one.version or "-", str(one.status or "-"), _state(one, wanted)) for one in found]
     print_table(rows)
+    _end(found)
 
 
 @secrets.command(epilog=examples("apitokenproxy secrets promote github"))
@@ -99,7 +104,10 @@ def probe(config: str, upstream: str, path: str, tenant: str, subject: str, as_j
 @_upstream
 @_caller_options
 def promote(config: str, upstream: str, tenant: str, subject: str) -> None:
-    """Make the candidate the live version, whatever is known of it."""
+    """Make the candidate the live version, whatever is known of it.
+
+    Without a candidate, the current one that was rolled back.
+    """
     with opened_proxy(config) as proxy:
         info = proxy.versions.promote(upstream, tenant=tenant, subject=subject, by=person())
     click.echo(
@@ -124,6 +132,10 @@ def rollback(config: str, upstream: str, tenant: str, subject: str) -> None:
 
 for command in sealing.COMMANDS:
     secrets.add_command(command)
+
+
+def _end(found: Sequence[VersionInfo]) -> NoReturn:
+    sys.exit(0 if found[0].status is not None and found[0].status <= MOST_OK else 1)
 
 
 def _state(info: VersionInfo, successes: int) -> str:

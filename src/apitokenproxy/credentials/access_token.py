@@ -39,6 +39,8 @@ _ERRORS = frozenset(
 )
 """RFC 6749, section 5.2, and RFC 8693, section 2.2.2."""
 _TOKEN = re.compile(rb"[!-~]+")
+REFRESH_TOKEN = re.compile(rb"[ -~]+")
+"""RFC 6749, appendix A.17: it stands in a form, and may hold blanks."""
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _LONGEST = 10 * 365 * 86400.0
 
@@ -104,10 +106,10 @@ def access_token(what: str, answer: Answer, *, kinds: Collection[str] = ("bearer
     return AccessToken(sendable(what, answer, "access_token"), lifetime(what, lasts))
 
 
-def sendable(what: str, answer: Answer, name: str) -> HiddenText:
-    """Return the token under that name in an answer, if it can stand in a header. Raises SecretUnavailable."""
+def sendable(what: str, answer: Answer, name: str, form: re.Pattern[bytes] = _TOKEN) -> HiddenText:
+    """Return the token under that name in an answer, if it can stand where it is sent. Raises SecretUnavailable."""
     token = Hidden(str(answer.said.get(name)).encode(errors="surrogatepass"))
-    if not isinstance(answer.said.get(name), str) or not _TOKEN.fullmatch(token):
+    if not isinstance(answer.said.get(name), str) or not form.fullmatch(token):
         raise SecretUnavailable(f"{what} gave no token, or one that cannot stand in a header")
     return HiddenText(token.decode())
 

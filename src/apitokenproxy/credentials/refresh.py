@@ -13,7 +13,14 @@ from typing import ClassVar
 from attrs import Factory, field, frozen
 
 from apitokenproxy.asking import Answer
-from apitokenproxy.credentials.access_token import access_token, ask_for_token, bearer, error_code, sendable
+from apitokenproxy.credentials.access_token import (
+    REFRESH_TOKEN,
+    access_token,
+    ask_for_token,
+    bearer,
+    error_code,
+    sendable,
+)
 from apitokenproxy.credentials.client_authentication import Auth, Client
 from apitokenproxy.credentials.held_token import Key, Place
 from apitokenproxy.credentials.naming import endpoint
@@ -171,7 +178,7 @@ class OAuth2RefreshToken:
     def _renewed(self, answer: Answer) -> Renewed:
         """Return what was given. A new refresh token is worth keeping also beside an access token that is none."""
         given = answer.ok and answer.said.get("refresh_token")
-        refresh = sendable(self.token_url, answer, "refresh_token") if given else HiddenText()
+        refresh = sendable(self.token_url, answer, "refresh_token", REFRESH_TOKEN) if given else HiddenText()
         try:
             token = access_token(self.token_url, answer)
         except SecretUnavailable as error:

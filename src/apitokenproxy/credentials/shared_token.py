@@ -40,6 +40,7 @@ _POLL = 0.1  # seconds between two looks at the state, while another one asks
 _AGAIN = 1.0  # seconds after which the state is looked at again, while a token is used that should be another one soon
 _REFUSED = 5.0  # seconds that nobody asks after a refusal
 _LONGEST = 60.0  # seconds that nobody asks after many outages, unless the endpoint wants more
+_MOST_DOUBLED = 16  # failures: after some more no number is large enough
 _MOST_WITHDRAWN = 1000
 _STORE = 0.5  # seconds between two attempts to store what could not be stored
 
@@ -148,7 +149,8 @@ class SharedTokens:
     def _failed(self, place: Place, held: Held, number: int, error: GrantRefused | SecretUnavailable) -> None:
         now, refused = self._clock(), isinstance(error, GrantRefused)
         told = error if isinstance(error, SecretUnavailable) else SecretUnavailable(str(error))
-        pause = max(min(2.0**held.failures, _LONGEST), told.retry_after or 0.0) if told.outage else _REFUSED
+        doubled = min(2.0 ** min(held.failures, _MOST_DOUBLED), _LONGEST)
+        pause = max(doubled, told.retry_after or 0.0) if told.outage else _REFUSED
         if place.write(held.failed(now + pause, told, refused=refused), number) and now < held.until:
             what = "%s; the access token that is there is used for %.0f more seconds"
             _log.warning(what, told.detail, held.until - now)

@@ -14,7 +14,7 @@ from apitokenproxy._colour import ASYNC, SYNC, Colour, run
 from apitokenproxy.errors import ConfigurationError, ProxyError
 from apitokenproxy.messages import Caller, Credential
 from apitokenproxy.rotation.records import Change
-from apitokenproxy.rotation.terms import Rotation, accepted, promoted, refused, rolled_back
+from apitokenproxy.rotation.terms import Rotation, promoted, refused, rolled_back, seen_accepted
 from apitokenproxy.rotation.versions import MOST_OK, REFUSED, Source, Versions
 
 Role = Literal["candidate", "current", "previous"]
@@ -72,7 +72,10 @@ class VersionAuthority:
         return await self._status(ASYNC, upstream, Caller(tenant, subject))
 
     def promote(self, upstream: str, *, tenant: str = "", subject: str = "", by: str = "") -> VersionInfo:
-        """Make the candidate the live version, whatever is known of it. `by` says who did it."""
+        """Make the candidate the live version, whatever is known of it. `by` says who did it.
+
+        Without a candidate, the current one that was rolled back.
+        """
         return run(self._promote(SYNC, upstream, Caller(tenant, subject), by))
 
     async def apromote(self, upstream: str, *, tenant: str = "", subject: str = "", by: str = "") -> VersionInfo:
@@ -80,7 +83,7 @@ class VersionAuthority:
         return await self._promote(ASYNC, upstream, Caller(tenant, subject), by)
 
     def roll_back(self, upstream: str, *, tenant: str = "", subject: str = "", by: str = "") -> VersionInfo:
-        """Take the candidate back, promoted or not; without one that could be, the current version."""
+        """Take the candidate back, promoted or not; where there is none, the current version for the previous one."""
         return run(self._roll_back(SYNC, upstream, Caller(tenant, subject), by))
 
     async def aroll_back(self, upstream: str, *, tenant: str = "", subject: str = "", by: str = "") -> VersionInfo:
@@ -104,16 +107,23 @@ class VersionAuthority:
 
     async def _promote(self, colour: Colour, upstream: str, caller: Caller, by: str) -> VersionInfo:
         versions = _route(self._routes(colour), upstream).versions
-        if versions.candidate is None:
+        role: Role = "candidate" if versions.candidate is not None else "current"
+        source = versions.candidate or versions.current
+        credential = await source.obtain(caller)
+        if versions.candidate is None and not versions.record(await versions.known(), credential).rolled_back:
             raise ConfigurationError(f"upstream {upstream} has no candidate; name one in the configuration")
-        credential = await versions.candidate.obtain(caller)
         await versions.change(credential, partial(promoted, by=by))
-        return await _info(versions, caller, "candidate", versions.candidate)
+        return await _info(versions, caller, role, source)
 
     async def _roll_back(self, colour: Colour, upstream: str, caller: Caller, by: str) -> VersionInfo:
         versions = _route(self._routes(colour), upstream).versions
         candidate = None if versions.candidate is None else await versions.candidate.had(caller)
-        if versions.candidate and candidate and not versions.record(await versions.known(), candidate).rolled_back:
+        if versions.candidate and candidate:
+            if versions.record(await versions.known(), candidate).rolled_back:
+                raise ConfigurationError(
+                    f"the candidate of upstream {upstream} was rolled back already; "
+                    "to take the current version back too, take the candidate out of the configuration"
+                )
             await versions.change(candidate, partial(rolled_back, by=by))
             return await _info(versions, caller, "candidate", versions.candidate)
         if versions.previous is None:
@@ -146,8 +156,8 @@ def _verdict(answers: Mapping[Role, int], rotation: Rotation) -> Change | None:
     """Return what the answers to a probe say of the candidate, if anything."""
     candidate = answers.get("candidate", 0)
     if 0 < candidate <= MOST_OK:
-        return partial(accepted, count=1, rotation=rotation)
-    if candidate in REFUSED and answers.get("current") not in {None, *REFUSED}:
+        return partial(seen_accepted, rotation=rotation)
+    if candidate in REFUSED and 0 < answers.get("current", 0) <= MOST_OK:
         return partial(refused, rotation=rotation)
     return None
 

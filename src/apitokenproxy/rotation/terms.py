@@ -10,7 +10,7 @@ import re
 from datetime import timedelta
 from typing import Any, Literal
 
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, evolve, field, fields, frozen
 
 from apitokenproxy.errors import ConfigurationError, StoreUnavailable
 
@@ -57,6 +57,8 @@ class Rotation:
                 raise ConfigurationError(f"rotation: {name} is {value}; it must be at least 1")
 
 
+_TEXTS = frozenset({"upstream", "version", "by"})
+
 Standing = Literal["proving", "promoted", "rolled back", "failing"]
 
 
@@ -91,12 +93,18 @@ class Record:
 
     @classmethod
     def from_bytes(cls, kept: bytes) -> "Record":
-        """Return what was kept. Raises StoreUnavailable."""
+        """Return what was kept, less what a newer program put beside it. Raises StoreUnavailable."""
         try:
-            stated: dict[str, Any] = json.loads(kept)
-            return cls(**stated)
-        except (ValueError, TypeError):
+            kept_now: dict[str, Any] = json.loads(kept)
+            return cls(**{one.name: _of_its_type(one.name, kept_now) for one in fields(cls) if one.name in kept_now})
+        except (ValueError, TypeError, RecursionError):
             raise StoreUnavailable("the token store holds a damaged record of a secret's version") from None
+
+
+def _of_its_type(name: str, kept: dict[str, Any]) -> Any:
+    if not isinstance(kept[name], str if name in _TEXTS else int | float):
+        raise TypeError(name)
+    return kept[name]
 
 
 # --- what may happen to a version; each returns what its record becomes -----------------------
@@ -109,6 +117,12 @@ def accepted(record: Record, now: float, count: int, rotation: Rotation) -> Reco
     record = evolve(record, accepted=record.accepted + count, first_accepted=record.first_accepted or now)
     proven = record.accepted >= rotation.successes and now - record.first_accepted >= rotation.soak.total_seconds()
     return promoted(record, now) if proven and rotation.automatic else record
+
+
+def seen_accepted(record: Record, now: float, rotation: Rotation) -> Record:
+    """Count an answer that somebody saw accept it; one that was rolled back begins anew."""
+    begun = Record(record.upstream, record.version) if record.rolled_back else record
+    return accepted(begun, now, 1, rotation)
 
 
 def refused(record: Record, now: float, rotation: Rotation) -> Record:

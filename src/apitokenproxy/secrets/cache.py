@@ -4,7 +4,8 @@ Rules:
 1. `loading.py` says how they are kept, renewed ahead, and used on in an outage. Each scheme has its own, so
    that a provider that hangs holds up no other.
 2. A secret that says for how long it is good is never used longer.
-3. A version is named by what its provider calls it, or its scheme, and a fingerprint: alike in all processes.
+3. A version is named by what its provider calls it, or its scheme, and a fingerprint: alike in all processes. One
+   that was named while the store did not answer is named anew.
 4. `{tenant}` and `{subject}` come from the verified caller, and only if they are plain names (`places.py`).
    Where there is no secret for them, the caller is refused: trying again does not help.
 """
@@ -88,9 +89,9 @@ class _OfOneScheme(Loads[Secret]):
         ttl = getattr(self.provider, "ttl", DEFAULT_TTL)
         at_most = float("inf") if secret.good_for is None else secret.good_for
         last, material = self.last(reference), secret.reveal()
-        if last is not None and last.reveal() == material:
-            return Loaded(last, ttl, at_most)  # what was made of it is still good
         fingerprint = self.names.known(material) or await name(material)
+        if last is not None and last.reveal() == material and last.version.endswith(f"#{fingerprint}"):
+            return Loaded(last, ttl, at_most)  # what was made of it is still good
         version = f"{secret.version or self._scheme}#{fingerprint}"
         return Loaded(Secret(material, version=version, good_for=secret.good_for), ttl, at_most)
 

@@ -12,6 +12,7 @@ from apitokenproxy.interfaces import StateStore
 
 KEY = "fingerprint-key"
 """The state that holds the key."""
+_KEY_BYTES = 32
 _DIGITS = 12
 
 
@@ -20,7 +21,7 @@ class Fingerprints:
 
     def __init__(self, states: StateStore | None) -> None:
         self._states = states
-        self._own = secrets.token_bytes(32)
+        self._own = secrets.token_bytes(_KEY_BYTES)
         self._key = self._own if states is None else b""
 
     def known(self, material: bytes) -> str:
@@ -38,12 +39,12 @@ class Fingerprints:
 
 
 def _shared_key(states: StateStore, own: bytes) -> bytes:
-    """Return the key in the store; put `own` there if there is none."""
+    """Return the key in the store; put `own` there if there is none, or one that is damaged and could be guessed."""
     state = states.state(KEY)
-    if state is None:
-        states.write_state(KEY, own, 0)  # or another process was first
+    if state is None or len(state.value) < _KEY_BYTES:
+        states.write_state(KEY, own, 0 if state is None else state.number)  # or another process was first
         state = states.state(KEY)
-    return own if state is None else state.value
+    return own if state is None or len(state.value) < _KEY_BYTES else state.value
 
 
 def _fingerprint(key: bytes, material: bytes) -> str:
