@@ -32,6 +32,12 @@ def test_one_line_a_minute_for_each_upstream_and_code(caplog: pytest.LogCaptureF
     ]
 
 
+def test_a_caller_without_a_secret_is_the_operators_to_set_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Though the client is told 403."""
+    Complaints().tell([evolve(RECORD, status=403, code="no_secret_for_caller", reason="no file for acme")])
+    assert caplog.messages == ["upstream api: no_secret_for_caller: no file for acme"]
+
+
 def test_what_a_client_did_wrong_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
     """Nor what the upstream itself answered."""
     complaints = Complaints()

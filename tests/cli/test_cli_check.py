@@ -1,13 +1,16 @@
 """`apitokenproxy check`: what is wrong with a configuration, all of it, in sentences."""
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from command_line import CONFIGURATION, run
+from command_line import CONFIGURATION, run, serving
 from sqlalchemy import make_url
 
+from apitokenproxy import Bearer, ConfigurationError, Proxy, Upstream
 from apitokenproxy.secrets.builtin import built_in_providers
 from loopback import REAL_KEY, UpstreamServer
 
@@ -171,3 +174,79 @@ def test_every_secret_that_cannot_be_had_is_told(folder: Path) -> None:
         "secret reference env:…: {tenat} is not known; use {tenant} or {subject}",
         "environment variable NOT_THERE is not set; export it before starting",
     ]
+
+
+def test_what_people_write_for_a_secret_is_understood(tmp_path: Path) -> None:
+    """`client_secret` is like `client_id`, and is not meant."""
+    (tmp_path / "wrong.toml").write_text("""
+[upstreams.api]
+url = "https://127.0.0.1:9100"
+[upstreams.api.credential]
+type = "oauth2-client-credentials"
+token_url = "https://login.example.com/token"
+client_id = "me"
+client_secret = "env:SECRET"
+""")
+    done = run("check", "-c", "wrong.toml", folder=tmp_path)
+    place = "error: wrong.toml: upstreams.api.credential"
+    assert (
+        f"{place}.client_secret: unknown key; did you mean 'secret'? It names a reference, as env:API_KEY" in done.lines
+    )
+
+
+@pytest.mark.parametrize(
+    ("terms", "sentence"),
+    [
+        ('url = "https://127.0.0.1:9100"', "127.0.0.1 is no address of the public internet; set allow_private = true"),
+        ('url = "https://localhost"', "localhost is no address of the public internet"),
+        ('url = "https://[fd00::1]"', "fd00::1 is no address of the public internet"),
+    ],
+)
+def test_an_address_that_would_be_refused_is_told_now(tmp_path: Path, terms: str, sentence: str) -> None:
+    """And not by the first request."""
+    (tmp_path / "wrong.toml").write_text(
+        f'[upstreams.api]\n{terms}\ncredential = {{ type = "bearer", secret = "env:HOME" }}\n'
+    )
+    done = run("check", "-c", "wrong.toml", folder=tmp_path)
+    assert (done.code, sentence in done.err) == (1, True)
+
+
+def test_serve_starts_without_a_candidate_and_check_tells(folder: Path) -> None:
+    """Requests are served without spare versions; who restarts after a rotation need not keep the old key."""
+    path = folder / "apitokenproxy.toml"
+    path.write_text(
+        path.read_text().replace(
+            '"env:DEMO_KEY" }', '"env:DEMO_KEY" }\nprevious = { type = "bearer", secret = "env:OLD" }'
+        )
+    )
+    done = run("check", folder=folder, DEMO_KEY=REAL_KEY, OLD=None)
+    assert (done.code, "upstreams.api.previous: environment variable OLD is not set" in done.err) == (1, True)
+    with serving(folder, DEMO_KEY=REAL_KEY, OLD=None) as served:
+        assert served.url
+
+
+@pytest.mark.parametrize(
+    ("build", "sentence"),
+    [
+        (
+            lambda: Upstream("a", "https://a.example", Bearer("env:K"), timeouts={"read": 5}),
+            "timeouts must be a Timeouts",
+        ),
+        (lambda: Upstream("a", "https://a.example", Bearer("env:K"), rotation={"share": 1}), "must be a Rotation"),
+        (lambda: proxy(revocation_bound="1s"), "revocation_bound is '1s'; it must be a timedelta"),
+        (lambda: proxy(store_outage=5), "store_outage is 5; it must be a timedelta"),
+        (lambda: proxy(exchange_lifetime="1h"), "exchange_lifetime is '1h'; it must be a timedelta"),
+    ],
+)
+def test_values_of_a_file_are_not_those_of_python(build: Callable[[], Any], sentence: str) -> None:
+    """What would fail with the first request is said when it is built."""
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)):
+        build()
+
+
+def upstream_with(**terms: Any) -> Upstream:
+    return Upstream("a", "https://a.example", Bearer("env:K"), **terms)
+
+
+def proxy(**terms: Any) -> Proxy:
+    return Proxy(upstreams=[upstream_with()], rules=[], **terms)

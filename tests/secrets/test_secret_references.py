@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -127,7 +128,7 @@ def test_what_a_credential_kind_says_of_lines_holds_in_the_proxy(colour: str, li
 
 NONE_THERE = [
     ("env:NO_KEY_OF_{tenant}", "environment variable NO_KEY_OF_acme is not set; export it before starting"),
-    ("file:/nowhere/{subject}", "secret file /nowhere/ci cannot be read: No such file or directory"),
+    ("file:/proc/{subject}-none", "secret file /proc/ci-none cannot be read: No such file or directory"),
     ("fixed:{tenant}/{subject}", "the fixed secrets have no acme/ci"),
 ]
 
@@ -144,6 +145,15 @@ def test_a_caller_for_whom_there_is_no_secret_is_refused(colour: str, reference:
         read(none_there(), colour, reference)
     assert (refused.value.detail, refused.value.retry_after) == (told, None)
     assert (refused.value.__cause__, refused.value.__suppress_context__) == (None, True)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_folder_that_is_not_there_is_nobodys_missing_secret(colour: str, tmp_path: Path) -> None:
+    """What was not mounted is the operator's matter: no tenant is told that it is not set up."""
+    assert refusal(none_there(), colour, f"file:{tmp_path}/gone/{{tenant}}").endswith("No such file or directory")
+    with pytest.raises(SecretUnavailable) as refused:
+        read(none_there(), colour, f"file:{tmp_path}/gone/{{tenant}}")
+    assert refused.type is SecretUnavailable
 
 
 @pytest.mark.parametrize(("reference", "told"), NONE_THERE)
@@ -274,7 +284,8 @@ def test_a_name_that_could_lead_elsewhere_is_refused(colour: str, field: str, na
     provider = Naming()
     caller = Caller(**{"tenant": "t", "subject": "s", field: name})
     told = refusal(Secrets({"naming": provider}), colour, f"naming:/k/{{{field}}}", caller)
-    assert told == f"the caller's {field} is not a plain name, so no secret is looked up for it"
+    plain = f"the caller's {field} is not a plain name, so no secret is looked up for it"
+    assert told == (plain if name else f"no {field} is named, and its secret is looked up by that")
     assert provider.asked == []
 
 
