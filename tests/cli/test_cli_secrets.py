@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Done, run, serving
 
+from apitokenproxy.sealing import new_master_key
 from apitokenproxy.secrets.sealed import SealedProvider
 from loopback import REAL_KEY, UpstreamServer, call
 
@@ -173,7 +174,7 @@ def test_what_cannot_be_sealed_is_one_sentence(
     tmp_path: Path, arguments: list[str], stdin: str, variables: dict[str, str | None], sentence: str
 ) -> None:
     """On stderr, with exit code 1, and no file is made."""
-    (tmp_path / "master-key").write_text(sealed(tmp_path, "new-key").out)
+    (tmp_path / "master-key").write_text(new_master_key())
     done = sealed(tmp_path, *arguments, stdin=stdin, **variables)
     assert (done.code, done.out, len(done.lines)) == (1, "", 1)
     assert sentence in done.err

@@ -191,6 +191,7 @@ def test_a_request_carries_an_access_token(world: World, auth: str) -> None:
     assert "+" in record.credential
 
 
+@pytest.mark.long
 def test_a_thousand_requests_over_four_processes_are_one_refresh(world: World) -> None:
     """All of them are served."""
     proxies = [world.proxy() for _ in range(4)]
@@ -209,6 +210,7 @@ def test_after_a_restart_nothing_is_asked(world: World, tmp_path: Path) -> None:
     assert world.counted("refreshes", "reuse") == [1, 0]
 
 
+@pytest.mark.long
 def test_tokens_are_rotated_for_life(colour: str) -> None:
     """Each refresh uses the token that the one before brought; two processes take turns."""
     with running_world(colour, lasts=11.0) as world:  # of which one second is used
@@ -409,6 +411,7 @@ def test_an_answer_that_comes_too_late_for_one_request_serves_the_next(world: Wo
     assert world.counted("refreshes", "reuse") == [1, 0]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("late", "attentive", "grace", "reuse", "lives"),
@@ -464,6 +467,7 @@ def started(world: World, store: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("way", "late", "grace", "lives"),
     [

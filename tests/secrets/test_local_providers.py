@@ -52,10 +52,11 @@ class TestFile(SecretProviderConformance):
         return str(self.folder / name)
 
     def missing(self) -> Sequence[str]:
-        return [str(self.folder / "nothing"), str(self.folder), "", "a\0b"]
+        below = [str(self.folder / "no-folder" / "x"), self.put("file", "x") + "/below"]
+        return [*below, str(self.folder / "nothing"), str(self.folder), "", "a\0b"]
 
     def absent(self) -> Sequence[str]:
-        return [str(self.folder / "nothing"), str(self.folder / "no-folder" / "x"), self.put("file", "x") + "/below"]
+        return [str(self.folder / "nothing")]
 
     def garbage(self) -> Sequence[str]:
         os.mkfifo(self.folder / "pipe")

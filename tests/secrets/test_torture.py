@@ -306,6 +306,7 @@ def running(
 # --- what comes over the network ------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("colour", "place", "call"), IN_COLOURS)
 def test_whatever_a_call_comes_back_with_the_request_is_refused(
     colour: str, place: str, call: str, log: pytest.LogCaptureFixture, trust: tuple[str, ssl.SSLContext]
@@ -347,6 +348,7 @@ def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(
         assert re.search("ReadTimeout|it took too long", world.audit.records[0].reason)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("place", "call"), EVERY_CALL)
 def test_an_answer_of_other_types_is_refused_or_changes_nothing(
     place: str, call: str, log: pytest.LogCaptureFixture, trust: tuple[str, ssl.SSLContext]
@@ -414,6 +416,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("colour", COLOURS)
 def test_whatever_a_program_does_the_request_is_refused(
     colour: str, log: pytest.LogCaptureFixture, tmp_path: Path
