@@ -204,16 +204,17 @@ def test_aws_rotates_its_secrets_and_no_request_fails(tmp_path: Path, method: st
 
     moto stands in for AWS, and the API takes exactly what is current, and what is pending when it is tested.
     """
-    terms = """credential = { type = "bearer", secret = "aws:app#key" }
-candidate = { type = "bearer", secret = "aws:app#key@AWSPENDING" }
-previous = { type = "bearer", secret = "aws:app#key@AWSPREVIOUS" }"""
+    name = f"app-{method.lower()}"
+    terms = f"""credential = {{ type = "bearer", secret = "aws:{name}#key" }}
+candidate = {{ type = "bearer", secret = "aws:{name}#key@AWSPENDING" }}
+previous = {{ type = "bearer", secret = "aws:{name}#key@AWSPREVIOUS" }}"""
     aws = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     aws.start()
     host, port = aws.get_host_and_port()
     variables = {
         "AWS_ACCESS_KEY_ID": "AKIATESTTESTTESTTEST",
         "AWS_SECRET_ACCESS_KEY": "testtesttesttesttesttesttesttesttesttest",
-        "AWS_REGION": "eu-central-1",
+        "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
@@ -224,18 +225,18 @@ previous = { type = "bearer", secret = "aws:app#key@AWSPREVIOUS" }"""
         aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
     )
-    current = manager.create_secret(Name="app", SecretString='{"key": "key-00-4f1d"}')["VersionId"]
+    current = manager.create_secret(Name=name, SecretString='{"key": "key-00-4f1d"}')["VersionId"]
 
     def rotate(number: int) -> None:
         nonlocal current
         key = f"key-{number:02}-4f1d"
         pending = manager.put_secret_value(
-            SecretId="app", SecretString=f'{{"key": "{key}"}}', VersionStages=["AWSPENDING"]
+            SecretId=name, SecretString=f'{{"key": "{key}"}}', VersionStages=["AWSPENDING"]
         )["VersionId"]
         one.api.accepted = {*one.api.accepted, key}
         time.sleep(0.5)
         manager.update_secret_version_stage(
-            SecretId="app", VersionStage="AWSCURRENT", MoveToVersionId=pending, RemoveFromVersionId=current
+            SecretId=name, VersionStage="AWSCURRENT", MoveToVersionId=pending, RemoveFromVersionId=current
         )
         current = pending
         one.api.accepted = {key}
