@@ -21,6 +21,7 @@ ENDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 def test_five_thousand_records_are_there_after_the_end(end: str, tmp_path: Path) -> None:
     """However the program ends, if it ends in order."""
@@ -153,6 +154,7 @@ def test_a_disk_that_fills_up_in_a_line_leaves_no_torn_line(tmp_path: Path) -> N
     assert [line["request_id"] for line in lines(path)] == [str(number) for number in range(10)]
 
 
+@pytest.mark.long
 def test_records_that_could_not_be_written_by_the_end_are_counted(tmp_path: Path) -> None:
     """The loss is told; the program ends all the same."""
     path = tmp_path / "audit.jsonl"

@@ -25,6 +25,7 @@ def test_a_right_configuration_is_told_in_one_line(folder: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_the_password_of_a_database_is_not_told(folder: Path, new_postgres: Callable[[], str]) -> None:
     """The store is called what messages call it: its host and its database."""
     url = make_url(new_postgres())
@@ -116,6 +117,7 @@ def test_a_missing_secret_is_told_with_its_place(folder: Path) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [("check",), ("serve", "--port", "0"), ("tokens", "list")])
 def test_a_database_that_cannot_be_opened_is_one_sentence(command: tuple[str, ...], folder: Path) -> None:
     """A file that is no database is named, and left as it is."""

@@ -63,6 +63,7 @@ BREAKAGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", BREAKAGES)
 def test_it_notices_what_is_not_as_promised(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -78,6 +79,7 @@ def test_it_notices_what_is_not_as_promised(
     assert "Next:" not in said
 
 
+@pytest.mark.long
 def test_a_broken_promise_is_exit_code_1(tmp_path: Path) -> None:
     """So that a script notices as well."""
     program = """

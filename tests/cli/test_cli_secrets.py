@@ -87,6 +87,7 @@ def test_probes_promote_and_the_way_back(rotating: Path, upstream: UpstreamServe
         assert candidate[5].endswith("(command line)")
 
 
+@pytest.mark.long
 def test_json_is_one_version_a_line(rotating: Path) -> None:
     """For programs."""
     found = [json.loads(line) for line in secrets(rotating, "status", "--json").splitlines()]
@@ -106,6 +107,7 @@ def test_a_probe_that_is_refused_is_exit_code_1(rotating: Path, upstream: Upstre
     assert (done.code, [row[3] for row in table(done.out)]) == (1, ["ANSWER", "401", "200", "401"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -120,6 +122,7 @@ def test_what_cannot_be_done_is_one_sentence(rotating: Path, arguments: list[str
     assert (done.code, done.out, done.err) == (1, "", sentence)
 
 
+@pytest.mark.long
 def test_an_upstream_that_is_away_is_said(rotating: Path, upstream: UpstreamServer) -> None:
     """A probe needs it."""
     path = rotating / "apitokenproxy.toml"
@@ -140,6 +143,7 @@ def sealed(folder: Path, *arguments: str, stdin: str | bytes = "", **variables: 
     return run("secrets", *arguments, folder=folder, stdin=stdin, **(names | variables))
 
 
+@pytest.mark.long
 def test_secrets_are_sealed_and_sealed_anew(tmp_path: Path) -> None:
     """Of one line or several, without the newline at the end; a proxy that has both keys reads them all the while."""
     for name in ("master-key", "new-key"):
@@ -157,6 +161,7 @@ def test_secrets_are_sealed_and_sealed_anew(tmp_path: Path) -> None:
     assert provider.fetch("acme/github#previous").reveal() == b"ghp_1"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "stdin", "variables", "sentence"),
     [

@@ -64,6 +64,7 @@ def test_what_is_outside_the_prefix(folder: Path) -> None:
             assert (answer.status, answer.header("x-proxy-error")) == (404, ["not_found"]), target
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("prefix", "mount"), [("/gate/way", "/gate/way"), ("", ""), ("/", "")])
 def test_a_prefix_from_the_file(prefix: str, mount: str, folder: Path) -> None:
     """It is where the proxy answers, and what the start-up lines say."""
@@ -126,6 +127,7 @@ def test_a_busy_port_is_one_sentence(folder: Path) -> None:
     assert done.err == f"error: {said}\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", ["203.0.113.1", "ä..b", "no-such-host.invalid"])
 def test_a_host_that_is_not_here_is_one_sentence(host: str, folder: Path) -> None:
     """A foreign address, no name at all, an unknown name."""

@@ -100,6 +100,7 @@ def make(colour: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE", "GET"])
 @pytest.mark.parametrize("size", [1, SMALL])
 def test_a_small_body_is_sent_once_more(make: Any, method: str, size: int) -> None:

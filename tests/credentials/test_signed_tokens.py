@@ -246,6 +246,7 @@ UNHAPPY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", list(UNHAPPY))
 @pytest.mark.parametrize("name", list(KINDS))
 def test_without_a_token_nothing_is_forwarded(endpoint: Endpoint, colour: str, name: str, case: str) -> None:
@@ -263,6 +264,7 @@ def test_without_a_token_nothing_is_forwarded(endpoint: Endpoint, colour: str, n
     assert done.record.reason
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", list(UNHAPPY))
 @pytest.mark.parametrize("name", list(KINDS))
 def test_an_error_report_with_locals_shows_neither_key_nor_token(endpoint: Endpoint, name: str, case: str) -> None:

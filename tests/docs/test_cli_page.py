@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+import pytest
 from apis import Apis
 from blocks import ROOT, blocks, marked
 from programs import talk, with_key
@@ -12,6 +13,7 @@ from apitokenproxy.cli.app import app
 PAGE = ROOT / "docs" / "cli.md"
 
 
+@pytest.mark.long
 def test_sessions_print_what_they_say(apis: Apis, tmp_path: Path) -> None:
     """Each session of the page, in a folder with the README's configuration."""
     (tmp_path / "apitokenproxy.toml").write_text(marked(ROOT / "README.md", "file: apitokenproxy.toml").text)

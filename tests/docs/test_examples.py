@@ -50,6 +50,7 @@ def test_every_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {*APPS, *OTHERS}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", APPS)
 def test_an_app_swaps_the_token_for_the_key(name: str, apis: Apis, tmp_path: Path) -> None:
     """Each framework's example forwards a read with the real key, and refuses the rest."""

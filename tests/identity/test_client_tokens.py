@@ -474,6 +474,7 @@ def test_a_revocation_that_may_have_failed_still_empties_the_cache() -> None:
     refused(part, "sync", bearer(issued.token))
 
 
+@pytest.mark.long
 def test_threads_never_see_a_token_after_its_revocation(store: Any) -> None:
     """32 threads ask while tokens are revoked; whoever begins after a revocation returned is refused."""
     verified = Verified(bound=10_000.0)

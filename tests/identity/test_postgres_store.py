@@ -53,6 +53,7 @@ SqlStore(sys.argv[1]).close()
 """
 
 
+@pytest.mark.long
 def test_processes_that_start_together_make_one_schema(new_postgres: Callable[[], str]) -> None:
     """Several workers may find an empty database at the same moment."""
     url = new_postgres()

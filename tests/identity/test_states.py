@@ -79,6 +79,7 @@ store.close()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_processes_do_not_overwrite_each_other(kind: str, new_postgres: Callable[[], str], tmp_path: Path) -> None:
     """Three processes count to fifty each: it is a hundred and fifty."""

@@ -322,6 +322,7 @@ MILLION: dict[str, tuple[Limit, Callable[[Counted, int], None], int]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("limit", "use", "kept"), MILLION.values(), ids=MILLION)
 def test_a_million_keys_take_the_memory_of_those_that_may_be_kept(
     limit: Limit, use: Callable[[Counted, int], None], kept: int

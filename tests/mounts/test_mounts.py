@@ -111,6 +111,7 @@ def prepare(upstream: UpstreamServer, tmp_path: Path) -> tuple[dict[str, str], s
     return environment, token
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("app", WSGI_APPS)
 def test_without_a_raw_target_what_decoding_changed_is_refused(
     app: str, upstream: UpstreamServer, tmp_path: Path

@@ -114,6 +114,7 @@ class TestSecretsManager(SecretProviderConformance):
         return [(AwsSecretsProvider(endpoint=url, timeout=0.3), "app/x#key") for url in self.places]
 
 
+@pytest.mark.long
 class TestParameterStore(SecretProviderConformance):
     """AWS Systems Manager Parameter Store."""
 

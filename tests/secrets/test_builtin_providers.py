@@ -38,6 +38,7 @@ print(proxy.missing_secrets())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ON_DEMAND)
 def test_a_missing_extra_is_named_when_the_proxy_is_mounted(scheme: str) -> None:
     """In one sentence that says what to run; with the core alone all else works."""

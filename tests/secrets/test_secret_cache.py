@@ -541,6 +541,7 @@ def held(secrets: Secrets, scheme: str) -> tuple[int, int]:
     return len(loads._kept), len(loads._process.flights)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_cache_holds_a_bounded_number_of_secrets(colour: str) -> None:
     """However many tenants come, the oldest entries make room, and are fetched again when they are needed."""

@@ -376,6 +376,7 @@ FORBIDDEN = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", [*PLACES, "oauth2"])
 @pytest.mark.parametrize("colour", COLOURS)
 def test_a_secret_that_cannot_be_sent_is_refused(
