@@ -465,6 +465,7 @@ def test_a_renewal_that_hangs_leaves_its_place_to_others(caller: Caller, clock: 
     hung.set()
 
 
+@pytest.mark.long
 def test_loads_that_hang_do_not_pile_up(
     impatient: Caller, clock: Hand, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

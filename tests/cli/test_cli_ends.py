@@ -143,6 +143,7 @@ def test_a_token_that_cannot_be_printed_is_told_with_what_to_do(folder: Path, mo
     assert derived.endswith(f", derived from {identifier}, is kept nowhere and ends by itself; derive another")
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_sentence(folder: Path) -> None:
     """Also for what is no token."""
     run("tokens", "issue", "--tenant", "acme", folder=folder)

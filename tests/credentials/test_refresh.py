@@ -377,6 +377,7 @@ def test_a_wrong_master_key_refuses_and_overwrites_nothing(world: World, key: st
     assert world.counted("refreshes") == [1]
 
 
+@pytest.mark.long
 def test_while_the_store_is_away_the_access_tokens_in_memory_go_on(colour: str) -> None:
     """To their end; then requests are refused, and the endpoint is not asked."""
     with running_world(colour, lasts=12.0) as world:  # of which two seconds are used

@@ -227,6 +227,7 @@ grants = st.builds(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(st.lists(terms, min_size=1, max_size=6), st.lists(grants, min_size=1, max_size=6), st.integers(0, 7200))
 def test_no_caveat_ever_widens_a_token(sequence: list[dict[str, Any]], asked: list[Grant], later: int) -> None:
