@@ -28,7 +28,7 @@ from apitokenproxy.served import CONFIG_VARIABLE, TOKEN_ENDPOINT, settings_of
 def serve(config: str, host: str, port: int, workers: int) -> None:
     """Run the proxy by itself, until it is stopped.
 
-    GET /healthz answers "ok". Everything is checked before the first request is taken.
+    GET /healthz answers "ok". What requests need is checked before the first one is taken.
     """
     problems = Proxy.problems_in(config, spare=False)
     if problems:
